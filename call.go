@@ -1,0 +1,262 @@
+package smtpproxy
+
+import (
+	"context"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"log/slog"
+	"runtime/debug"
+	"strings"
+)
+
+// This file calls the hook, and holds it to its contract.
+
+// ask calls the hook and returns its decision, checked; a failure's decision
+// if it has none.
+func (s *Session) ask(ctx context.Context, cmd Command, verb string, conn Connection, txn Transaction) decision {
+	c := s.newContext(ctx)
+	defer s.endContext(c)
+	returned := false
+	defer func() {
+		if !returned {
+			// runtime.Goexit: nobody gets the decision any more.
+			s.logFailure(Failure{Err: ErrHookExit, Command: cmd})
+			s.mu.Lock()
+			s.advance(event{kind: lost})
+			s.mu.Unlock()
+		}
+	}()
+	var d Decision
+	var failure *Failure
+	if s.cfg.HookTimeout > 0 {
+		d, failure = s.callInTime(ctx, c, cmd, conn, txn)
+	} else {
+		d, failure = callHook(s.cfg.Hook, c, cmd, conn, txn)
+	}
+	returned = true
+
+	if failure == nil {
+		checked, err := s.check(d, cmd, verb)
+		if err == nil {
+			return checked
+		}
+		failure = &Failure{Err: err}
+	}
+	failure.Command = cmd
+	s.logFailure(*failure)
+	if f := s.cfg.OnFailure; f != nil {
+		d, second := callHook(onFailure{f, *failure}, c, cmd, conn, txn)
+		if second == nil && d != nil {
+			checked, err := s.check(d, cmd, verb)
+			if err == nil {
+				return checked
+			}
+			second = &Failure{Err: err}
+		}
+		if second != nil {
+			second.Command = cmd
+			s.logFailure(*second)
+		}
+	}
+	return refuse(failureReply)
+}
+
+// onFailure makes a Hook of Proxy.OnFailure, so that it is called with the
+// same care.
+type onFailure struct {
+	f       func(*Context, Failure) Decision
+	failure Failure
+}
+
+func (o onFailure) Command(ctx *Context, _ Command, _ Connection, _ Transaction) (Decision, error) {
+	return o.f(ctx, o.failure), nil
+}
+
+// callHook calls a hook. A panic becomes a failure. runtime.Goexit goes on
+// ending the goroutine; the results are never seen then.
+func callHook(h Hook, ctx *Context, cmd Command, conn Connection, txn Transaction) (d Decision, failure *Failure) {
+	returned := false
+	defer func() {
+		if returned {
+			return
+		}
+		if v := recover(); v != nil {
+			failure = &Failure{Err: panicError{v}, Stack: debug.Stack()}
+		} else {
+			// Goexit, or panic(nil) where GODEBUG=panicnil=1.
+			failure = &Failure{Err: ErrHookExit}
+		}
+	}()
+	d, err := h.Command(ctx, cmd, conn, txn)
+	returned = true
+	if err != nil {
+		return nil, &Failure{Err: err}
+	}
+	return d, nil
+}
+
+// callInTime calls the hook on a goroutine of its own, so that the call can be
+// given up.
+func (s *Session) callInTime(ctx context.Context, c *Context, cmd Command, conn Connection, txn Transaction) (Decision, *Failure) {
+	ctx, cancel := context.WithTimeout(ctx, s.cfg.HookTimeout)
+	defer cancel()
+	c.begin(ctx)
+	type result struct {
+		d       Decision
+		failure *Failure
+	}
+	results := make(chan result, 1)
+	go func() {
+		r := result{failure: &Failure{Err: ErrHookExit}}
+		defer func() { results <- r }()
+		r.d, r.failure = callHook(s.cfg.Hook, c, cmd, conn, txn)
+	}()
+	select {
+	case r := <-results:
+		return r.d, r.failure
+	case <-ctx.Done():
+	}
+	select {
+	case r := <-results: // both were there: the hook came in time
+		return r.d, r.failure
+	default:
+	}
+	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		return nil, &Failure{Err: ErrHookTimeout}
+	}
+	return nil, &Failure{Err: ctx.Err()}
+}
+
+// newContext returns a Context for one call. One that nobody can have kept
+// anything of is used again.
+func (s *Session) newContext(ctx context.Context) *Context {
+	c := s.call
+	s.call = nil
+	if c == nil {
+		c = &Context{state: &s.state}
+	}
+	c.begin(ctx)
+	return c
+}
+
+func (s *Session) endContext(c *Context) {
+	if c.end() && s.cfg.HookTimeout <= 0 {
+		s.call = c
+	}
+}
+
+// check turns what a hook returned into a decision, if it is valid.
+func (s *Session) check(d Decision, cmd Command, verb string) (decision, error) {
+	var pass *Pass
+	var reply *Reply
+	switch d := d.(type) {
+	case nil:
+		pass = &Pass{}
+	case Pass:
+		pass = &d
+	case *Pass:
+		pass = d
+	case Reply:
+		reply = &d
+	case *Reply:
+		reply = d
+	}
+	switch {
+	case reply != nil:
+		r := reply.filled(verb)
+		s.mu.Lock()
+		lmtp := s.lmtp
+		s.mu.Unlock()
+		return decision{refused: true, reply: r}, r.validate(verb, lmtp)
+	case pass != nil:
+		line := pass.Command
+		if line == "" {
+			line = cmd.Line
+		}
+		return decision{line: line, next: pass.Next}, s.checkPass(pass.Command, cmd, verb)
+	}
+	return decision{}, fmt.Errorf("%w: %T", ErrInvalidDecision, d)
+}
+
+// checkPass tells what is wrong with passing a command; line is the new one,
+// empty for the client's own.
+func (s *Session) checkPass(line string, cmd Command, verb string) error {
+	s.mu.Lock()
+	own := s.phase == phaseOwn
+	s.mu.Unlock()
+	limit := s.lineLimit()
+	switch {
+	case own:
+		// It may be a password, and the server hasn't asked for it.
+		return fmt.Errorf("%w: Pass of an answer to the hook's own challenge", ErrInvalidDecision)
+	case line == "":
+		return nil
+	case len(line) > limit-len("\r\n"):
+		return fmt.Errorf("%w: a command of %d octets", ErrInvalidDecision, len(line))
+	}
+	if i := indexControl(line); i >= 0 {
+		return fmt.Errorf("%w: control character %#02x in a command", ErrInvalidDecision, line[i])
+	}
+	if cmd.SASL {
+		return nil
+	}
+	was, now := chunkSize(cmd.Line), chunkSize(line)
+	newVerb := verbOf(line)
+	switch {
+	case newVerb == "":
+		return fmt.Errorf("%w: a command without a verb", ErrInvalidDecision)
+	case (verb == "BDAT" || newVerb == "BDAT") && (was != now || now < 0):
+		return fmt.Errorf("%w: the size of a BDAT chunk changed", ErrInvalidDecision)
+	}
+	return nil
+}
+
+func (s *Session) logFailure(f Failure) {
+	if s.cfg.Logger == nil {
+		return
+	}
+	attrs := []slog.Attr{
+		slog.String("connection", s.conn.ID),
+		slog.Any("command", f.Command),
+		slog.String("error", scrub(f.Err.Error(), f.Command)),
+	}
+	if f.Stack != nil {
+		attrs = append(attrs, slog.String("stack", string(f.Stack)))
+	}
+	s.cfg.Logger.LogAttrs(context.Background(), slog.LevelError, "smtpproxy: hook failed", attrs...)
+}
+
+func (s *Session) logLostStep(what string) {
+	if s.cfg.Logger == nil {
+		return
+	}
+	s.cfg.Logger.LogAttrs(context.Background(), slog.LevelWarn, "smtpproxy: connection ended",
+		slog.String("connection", s.conn.ID), slog.String("reason", what))
+}
+
+// scrub masks in the text of a hook's error what the command masks: the words
+// of a line with a credential, encoded and decoded.
+func scrub(text string, cmd Command) string {
+	if cmd.masked() == cmd.Line {
+		return text
+	}
+	words := strings.Fields(cmd.Line)
+	if !cmd.SASL && !cmd.secret {
+		words = words[2:] // AUTH and the mechanism
+	}
+	for _, word := range words {
+		text = strings.ReplaceAll(text, word, mask)
+		decoded, err := base64.StdEncoding.DecodeString(word)
+		if err != nil {
+			continue
+		}
+		text = strings.ReplaceAll(text, string(decoded), mask)
+		for part := range strings.SplitSeq(string(decoded), "\x00") {
+			if part != "" {
+				text = strings.ReplaceAll(text, part, mask)
+			}
+		}
+	}
+	return text
+}

@@ -1,0 +1,233 @@
+package smtpproxy
+
+import (
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/seed3262c777/smtpproxy/internal/wire"
+)
+
+// conn is the connection that the server holds: a relay between it and the
+// client that lets one command through at a time. It knows I/O; the dialogue
+// is its Session's.
+//
+// Read brings the client's lines to the hook and then to the server, Write
+// brings the server's replies to the client. A server calls them alternately,
+// but Write may also come while a Read waits (LMTP statuses before the end of
+// the message), and Close at any moment from anywhere.
+//
+// Locks, in the order they may be taken: readMu, writeMu, s.mu, deadlineMu.
+// Only readMu and writeMu are held during I/O; Close takes neither.
+type conn struct {
+	raw    net.Conn
+	s      *Session
+	closed atomic.Bool
+
+	readMu sync.Mutex // held by Read; guards what follows
+	in     buffer     // what the client has sent ahead
+	inErr  error      // why nothing will be added to in
+	rest   []byte     // of a line that was longer than the server's slice
+
+	writeMu sync.Mutex // guards what follows, and Write of raw
+	reply   wire.Reply
+	partial []byte // a reply that the server hasn't finished
+	out     []byte // replies held back
+	timer   *time.Timer
+
+	// more tells that in holds another whole line.
+	more atomic.Bool
+
+	// Guarded by s.mu, since they change together with the session:
+	content wire.Content // also used without s.mu, by Read
+	ended   bool         // the server has the content's end, or may think so
+	sure    bool         // ended, and there's no doubt about it
+	taken   bool         // a reply before the end was 2xx
+	flowing bool         // all replies are here, the content isn't
+	refused bool         // likewise, and nobody wants the rest
+	chunk   int64        // octets of a BDAT chunk that the server hasn't got
+	drop    bool         // the library ends the connection
+	waiting bool         // Read waits for a reply
+	wake    chan struct{}
+
+	deadlineMu    sync.Mutex
+	readDeadline  deadline
+	writeDeadline deadline
+	kicked        bool // raw's read deadline is past, to end a wait
+}
+
+// Times that bound what the library does on its own account.
+const (
+	// holdTime is how long a reply may be held for others to join it.
+	holdTime = 5 * time.Millisecond
+	// closeTime bounds the last write of a connection that is closed.
+	closeTime = time.Second
+	// lingerTime bounds reading on after the last reply. Closed while
+	// octets arrive, TCP would reset the connection, and the client might
+	// never see that reply.
+	lingerTime = time.Second
+	// drainTime bounds the same in the middle of a message.
+	drainTime = 30 * time.Second
+	// orphanTime is how long a server may take to reply when the client is
+	// gone but left commands behind.
+	orphanTime = time.Minute
+)
+
+// Sizes that bound what the library keeps.
+const (
+	maxHeld   = 4 << 10  // octets of replies held
+	maxReply  = 64 << 10 // octets of one reply
+	maxLinger = 1 << 20  // octets read after the last reply
+	maxDrain  = 64 << 20 // octets of content read when nobody wants it
+)
+
+func newConn(raw net.Conn, cfg *config) *conn {
+	s := newSession(cfg, newConnection(raw, cfg.ServerID), Transaction{})
+	s.relay = true
+	return &conn{raw: raw, s: s}
+}
+
+// LocalAddr implements net.Conn.
+func (c *conn) LocalAddr() net.Addr { return c.raw.LocalAddr() }
+
+// RemoteAddr implements net.Conn.
+func (c *conn) RemoteAddr() net.Addr { return c.raw.RemoteAddr() }
+
+// Close implements net.Conn. It interrupts Read, Write and the hook, which
+// sees its Context done. What has been held back is sent, if that takes no
+// time to speak of.
+func (c *conn) Close() error {
+	if c.closed.Swap(true) {
+		return nil
+	}
+	c.s.mu.Lock()
+	c.s.advance(event{kind: lost})
+	c.notify()
+	c.s.mu.Unlock()
+	if c.writeMu.TryLock() {
+		if len(c.out) > 0 {
+			c.raw.SetWriteDeadline(time.Now().Add(closeTime))
+			c.raw.Write(c.out)
+			c.out = nil
+		}
+		if c.timer != nil {
+			c.timer.Stop()
+		}
+		c.writeMu.Unlock()
+	}
+	return c.raw.Close()
+}
+
+// deadline is one that the server has set. What the library and the hook do on
+// their own account must not eat it.
+type deadline struct {
+	at    time.Time     // zero: none
+	after time.Duration // what was left when it was set
+	moved bool          // at isn't raw's any more
+}
+
+func newDeadline(t time.Time) deadline {
+	d := deadline{at: t}
+	if !t.IsZero() {
+		d.after = time.Until(t)
+	}
+	return d
+}
+
+// SetDeadline implements net.Conn.
+func (c *conn) SetDeadline(t time.Time) error {
+	if err := c.SetReadDeadline(t); err != nil {
+		return err
+	}
+	return c.SetWriteDeadline(t)
+}
+
+// SetReadDeadline implements net.Conn. Time that a hook takes does not count,
+// and after a command that the server didn't get to see the time starts anew.
+func (c *conn) SetReadDeadline(t time.Time) error {
+	c.deadlineMu.Lock()
+	defer c.deadlineMu.Unlock()
+	c.readDeadline = newDeadline(t)
+	if c.kicked {
+		c.readDeadline.moved = true // for now, raw's has another purpose
+		return nil
+	}
+	return c.raw.SetReadDeadline(t)
+}
+
+// SetWriteDeadline implements net.Conn. For replies that the server didn't
+// write, or that were held back, the time starts anew.
+func (c *conn) SetWriteDeadline(t time.Time) error {
+	c.deadlineMu.Lock()
+	defer c.deadlineMu.Unlock()
+	c.writeDeadline = newDeadline(t)
+	return c.raw.SetWriteDeadline(t)
+}
+
+// extend moves the server's read deadline: by d, or, with d 0, to its full
+// time from now on.
+func (c *conn) extend(d time.Duration) {
+	c.deadlineMu.Lock()
+	defer c.deadlineMu.Unlock()
+	switch {
+	case c.readDeadline.after <= 0:
+		return // none, or one that was past and is meant to interrupt
+	case d > 0:
+		c.readDeadline.at = c.readDeadline.at.Add(d)
+	default:
+		c.readDeadline.at = time.Now().Add(c.readDeadline.after)
+	}
+	c.readDeadline.moved = true
+}
+
+// now returns the time if a deadline depends on it. The zero time saves a call
+// of time.Now for each command.
+func (c *conn) now() time.Time {
+	c.deadlineMu.Lock()
+	defer c.deadlineMu.Unlock()
+	if c.readDeadline.after <= 0 {
+		return time.Time{}
+	}
+	return time.Now()
+}
+
+// beforeRead makes raw's read deadline the server's.
+func (c *conn) beforeRead() {
+	c.deadlineMu.Lock()
+	defer c.deadlineMu.Unlock()
+	if c.readDeadline.moved {
+		c.raw.SetReadDeadline(c.readDeadline.at)
+		c.readDeadline.moved = false
+	}
+}
+
+// beforeOwnWrite gives a write that the server knows nothing of its full time.
+func (c *conn) beforeOwnWrite() {
+	c.deadlineMu.Lock()
+	defer c.deadlineMu.Unlock()
+	if c.writeDeadline.after > 0 {
+		c.raw.SetWriteDeadline(time.Now().Add(c.writeDeadline.after))
+	}
+}
+
+// notify ends a wait for a reply. Its caller holds s.mu.
+func (c *conn) notify() {
+	if !c.waiting {
+		return
+	}
+	c.waiting = false
+	close(c.wake)
+	c.deadlineMu.Lock()
+	defer c.deadlineMu.Unlock()
+	c.kicked = true
+	c.raw.SetReadDeadline(time.Unix(1, 0))
+}
+
+// unkick gives raw's read deadline back to the server.
+func (c *conn) unkick() {
+	c.deadlineMu.Lock()
+	defer c.deadlineMu.Unlock()
+	c.kicked = false
+	c.readDeadline.moved = true
+}

@@ -1,0 +1,123 @@
+package smtpproxy
+
+import (
+	"crypto/x509"
+	"net"
+	"net/netip"
+	"slices"
+
+	"github.com/google/uuid"
+)
+
+// Connection is a read-only view of the client's connection at the moment the
+// hook is called. It is a value: whatever a hook does to its copy changes
+// nothing. The certificates are shared, as everywhere in Go; they must not be
+// changed.
+type Connection struct {
+	// ID is a random UUID, the same for as long as the client is connected.
+	ID string
+
+	// RemoteIP and RemotePort are the client's address, the zero Addr and 0
+	// on a unix socket. An IPv4 address is never in IPv6 form.
+	RemoteIP   netip.Addr
+	RemotePort uint16
+
+	// RemotePTR is the client's host name from the reverse DNS, empty if
+	// unknown.
+	RemotePTR string
+
+	// RemoteUID is the user at the other end of a unix socket.
+	RemoteUID UID
+
+	// LocalIP and LocalPort are the address that the client connected to.
+	LocalIP   netip.Addr
+	LocalPort uint16
+
+	// ServerID is Proxy.ServerID.
+	ServerID string
+
+	// HELO is the client's greeting, from the server's 250 on.
+	HELO HELO
+
+	// TLS describes the TLS connection; its Protocol is empty without TLS.
+	TLS TLS
+
+	// Auth tells who the client has authenticated as, from the server's 235
+	// on (RFC 4954 section 6).
+	Auth Auth
+}
+
+// UID is a user number of the operating system.
+type UID struct {
+	ID    uint32
+	Valid bool // false if the user is unknown: 0 is a user too
+}
+
+// HELO is a HELO, EHLO or LHLO command that the server accepted (RFC 5321
+// section 4.1.1.1, RFC 2033 section 4.1).
+type HELO struct {
+	Verb string // "HELO", "EHLO" or "LHLO"; empty before the first
+	Host string // its argument as sent, which nobody has verified
+}
+
+// TLS describes a TLS connection.
+type TLS struct {
+	Protocol string   // such as "TLSv1.3"; empty without TLS
+	Cipher   string   // OpenSSL's name, such as "ECDHE-RSA-AES256-GCM-SHA384"
+	KeySize  int      // of the cipher, in bits
+	SNI      string   // the server name that the client asked for (RFC 6066 section 3)
+	PeerCert PeerCert // the client's certificate
+}
+
+// PeerCert is the certificate that a client presented, and what verifying it
+// gave.
+type PeerCert struct {
+	// X509 is the client's certificate, nil if it sent none.
+	X509 *x509.Certificate
+
+	// Error is OpenSSL's number for the verification's result
+	// (X509_V_ERR_...): 0 for a verified certificate.
+	Error int
+
+	// Err is the verification's error, nil for a verified certificate.
+	Err error
+
+	chain []*x509.Certificate
+}
+
+// NewPeerCert returns a PeerCert for a chain that starts with the client's
+// certificate. It is meant for tests of hooks.
+func NewPeerCert(number int, err error, chain ...*x509.Certificate) PeerCert {
+	p := PeerCert{Error: number, Err: err, chain: slices.Clone(chain)}
+	if len(chain) > 0 {
+		p.X509 = chain[0]
+	}
+	return p
+}
+
+// Chain returns the certificates as the client sent them, its own first, in a
+// slice that is the caller's.
+func (p PeerCert) Chain() []*x509.Certificate { return slices.Clone(p.chain) }
+
+// Auth is a successful SASL authentication.
+type Auth struct {
+	Mechanism string // in upper case, such as "PLAIN"; empty if not authenticated
+	Username  string // empty for a mechanism that has none
+}
+
+// newConnection describes an accepted connection.
+func newConnection(c net.Conn, serverID string) Connection {
+	conn := Connection{ID: uuid.NewString(), ServerID: serverID}
+	conn.RemoteIP, conn.RemotePort = ipPort(c.RemoteAddr())
+	conn.LocalIP, conn.LocalPort = ipPort(c.LocalAddr())
+	return conn
+}
+
+func ipPort(a net.Addr) (netip.Addr, uint16) {
+	// *net.TCPAddr is one of these; a unix address is not.
+	if a, ok := a.(interface{ AddrPort() netip.AddrPort }); ok {
+		ap := a.AddrPort()
+		return ap.Addr().Unmap(), ap.Port()
+	}
+	return netip.Addr{}, 0
+}

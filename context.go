@@ -1,0 +1,127 @@
+package smtpproxy
+
+import (
+	"context"
+	"sync"
+	"time"
+)
+
+// Context is what a hook may use and change: a context.Context for one command
+// and, through [State], the connection's user state.
+//
+// As a context.Context it carries the values of the session's context. It is
+// done when the call is over, when Proxy.HookTimeout has passed, and when the
+// connection is closed meanwhile, by the server or by the library. A client
+// that goes away during the call is noticed only after it, since nobody reads
+// from the connection in between.
+//
+// A Context is valid during the call. All its methods may be called from
+// several goroutines.
+type Context struct {
+	state *userState
+
+	mu     sync.Mutex
+	parent context.Context
+	std    context.Context // made when a hook first waits for anything
+	cancel context.CancelFunc
+	over   bool
+}
+
+// NewContext returns a Context with a user state of its own, for calling a
+// hook in a test. It is done when parent is.
+func NewContext(parent context.Context) *Context {
+	return &Context{parent: parent, state: new(userState)}
+}
+
+// Deadline implements context.Context.
+func (c *Context) Deadline() (time.Time, bool) { return c.base().Deadline() }
+
+// Value implements context.Context.
+func (c *Context) Value(key any) any { return c.base().Value(key) }
+
+// Done implements context.Context.
+func (c *Context) Done() <-chan struct{} { return c.standard().Done() }
+
+// Err implements context.Context.
+func (c *Context) Err() error { return c.standard().Err() }
+
+// AfterFunc runs f in its own goroutine when the Context is done, like
+// context.AfterFunc, which calls it.
+func (c *Context) AfterFunc(f func()) (stop func() bool) {
+	return context.AfterFunc(c.standard(), f)
+}
+
+func (c *Context) base() context.Context {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.parent
+}
+
+// standard returns the standard library's context that the Context stands for.
+// It is made late, since most hooks never wait.
+func (c *Context) standard() context.Context {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.std == nil {
+		c.std, c.cancel = context.WithCancel(c.parent)
+		if c.over {
+			c.cancel()
+		}
+	}
+	return c.std
+}
+
+// begin makes the Context one for a call with the given parent.
+func (c *Context) begin(parent context.Context) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.parent, c.over = parent, false
+}
+
+// end makes the Context done. It reports whether nobody can still hold
+// anything made from it, so that it may serve the next command.
+func (c *Context) end() (unused bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.over = true
+	if c.cancel != nil {
+		c.cancel()
+	}
+	return c.std == nil
+}
+
+// userState holds one value of each type, for as long as the client's
+// connection lasts.
+type userState struct {
+	mu     sync.Mutex
+	values []any
+}
+
+// State returns the connection's T, which is made, as a zero T, when it is
+// first asked for. It lasts until the client's connection ends: over
+// transactions, RSET, EHLO and STARTTLS. Each T is there once for a
+// connection, so T should be an unexported type of the caller's package.
+//
+// The server's side reaches the same T: State[T](session.Context()), the
+// session being that of SessionOf or gosmtp.Session.
+//
+// State may be called from several goroutines; what is done with the T is the
+// caller's to lock. No lock is needed between hook calls, nor between a hook
+// and the part of the server that answers commands: a hook runs only while
+// the server waits for a command, and only one at a time. A lock is needed
+// against goroutines of the hook's or the server's own, such as go-smtp's for
+// the content of a BDAT or LMTP message, and, if Proxy.HookTimeout is set,
+// against a call that has been given up and still runs.
+func State[T any](ctx *Context) *T {
+	st := ctx.state
+	st.mu.Lock()
+	defer st.mu.Unlock()
+	for _, v := range st.values {
+		if t, ok := v.(*T); ok {
+			return t
+		}
+	}
+	t := new(T)
+	st.values = append(st.values, t)
+	return t
+}

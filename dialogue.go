@@ -1,0 +1,292 @@
+package smtpproxy
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/google/uuid"
+)
+
+// This file holds the dialogue's transitions: what moves a Session's state,
+// and all that does.
+
+// event is one thing that moves the dialogue.
+type event struct {
+	kind eventKind
+	cmd  command   // passed, answered
+	code int       // replied, answered
+	over bool      // answered: the connection ends
+	helo []string  // replied: the lines of the reply
+	rcpt Recipient // replied: the recipient that a 25x accepts
+	tls  TLS       // startedTLS
+}
+
+type eventKind uint8
+
+const (
+	passed     eventKind = iota // the server gets cmd
+	answered                    // the hook or the library answered cmd with code
+	replied                     // the server replied with code
+	startedTLS                  // a TLS handshake is complete
+	lost                        // nobody knows any more whose turn it is
+)
+
+// verdict is what becomes of a server's reply.
+type verdict uint8
+
+const (
+	forward   verdict = iota // the client gets it
+	swallow                  // the client doesn't
+	breakStep                // it can't be the reply to what the server was sent
+)
+
+// take takes the server's reply into the state. lines are needed of a reply to
+// EHLO or LHLO only; the client gets those that are returned. Its caller holds
+// s.mu, which is released while Proxy.TransportID is called.
+func (s *Session) take(code int, lines []string) (verdict, []string) {
+	e := event{kind: replied, code: code, helo: lines}
+	if s.phase == phaseReply && s.pending.verb == "RCPT" && code/10 == 25 {
+		e.rcpt = s.recipient(s.pending.line)
+		if s.cfg.TransportID != nil {
+			conn := s.conn
+			s.mu.Unlock()
+			e.rcpt.TransportID = s.cfg.TransportID(conn, e.rcpt)
+			s.mu.Lock()
+		}
+	}
+	if s.relay && code == 250 && s.wantsLines() {
+		lines = offered(lines)
+	}
+	return s.advance(e), lines
+}
+
+// wantsLines tells whether the reply that is due carries keywords.
+func (s *Session) wantsLines() bool {
+	return s.phase == phaseReply && (s.pending.verb == "EHLO" || s.pending.verb == "LHLO")
+}
+
+// advance is the one function that moves the dialogue. Its caller holds s.mu.
+func (s *Session) advance(e event) verdict {
+	switch e.kind {
+	case passed:
+		if s.phase == phaseSASL {
+			// Still the same AUTH command, for the 235 at its end.
+			e.cmd.verb, e.cmd.line = s.pending.verb, s.pending.line
+		}
+		s.phase, s.pending, s.due = phaseReply, e.cmd, 1
+		if e.cmd.verb == "BDAT" && e.cmd.last && s.lmtp {
+			// RFC 2033 section 4.3.
+			s.due = s.txn.Recipients.Len()
+		}
+
+	case answered:
+		next := phaseCommand
+		if e.code == 334 {
+			next = phaseOwn
+		}
+		switch {
+		case e.over:
+			next = phaseOver
+		case s.phase == phaseSASL && s.relay:
+			// RFC 4954 section 4: the exchange is cancelled with "*"; the
+			// client has its answer already.
+			s.after, next = next, phaseReply
+			s.pending, s.due = command{line: "*", swallow: true}, 1
+		}
+		if e.cmd.verb == "BDAT" {
+			// A message with a hole must not reach the server's end.
+			s.bdatFailed = true
+		}
+		s.suspect = s.suspect || e.code != 334 && e.code != 235 &&
+			(s.phase == phaseSASL || s.phase == phaseOwn || e.cmd.verb == "AUTH")
+		s.setPhase(next)
+
+	case startedTLS:
+		// RFC 3207 section 4.2. The client's next command finds the state
+		// after the greeting.
+		s.conn.HELO, s.conn.Auth, s.conn.TLS = HELO{}, Auth{}, e.tls
+		s.lmtp, s.size, s.suspect, s.next = false, 0, false, false
+		s.resetTransaction()
+		s.setPhase(phaseCommand)
+
+	case lost:
+		s.setPhase(phaseOver)
+
+	case replied:
+		return s.advanceReply(e)
+	}
+	return forward
+}
+
+// advanceReply is the part of advance for the server's replies. Replies are
+// matched to commands by counting (RFC 2920 section 3.1).
+func (s *Session) advanceReply(e event) verdict {
+	cmd, was := s.pending, s.phase
+	switch {
+	case was == phaseOver:
+		return swallow
+	case e.code == 421 || was == phaseCommand || was == phaseSASL || was == phaseOwn:
+		// The server closes (RFC 5321 section 3.8), or nobody waits for
+		// the reply: either way it is the last.
+		s.setPhase(phaseOver)
+		return forward
+	case was == phaseGreeting:
+		// RFC 5321 section 3.1: with 554, too, a dialogue follows.
+		s.setPhase(phaseCommand)
+		return forward
+	case e.code == 220 && (cmd.verb != "STARTTLS" || s.relay):
+		s.setPhase(phaseOver)
+		return breakStep
+	}
+	s.due--
+	if was == phaseContent {
+		if s.due == 0 {
+			s.endMessage()
+		}
+		return forward
+	}
+	if cmd.swallow {
+		if e.code/100 == 3 {
+			s.setPhase(phaseOver)
+			return breakStep
+		}
+		s.setPhase(s.after)
+		return swallow
+	}
+	switch {
+	case e.code == 334:
+		s.setPhase(phaseSASL)
+		return forward
+	case e.code == 354:
+		s.setPhase(phaseContent)
+		s.due = 1
+		if s.lmtp {
+			// RFC 2033 section 4.2: a reply for each accepted RCPT.
+			s.due = max(1, s.txn.Recipients.Len())
+		}
+		return forward
+	case s.due > 0:
+		return forward
+	}
+	s.setPhase(phaseCommand)
+	ok := e.code/100 == 2
+	switch cmd.verb {
+	case "HELO", "EHLO", "LHLO":
+		if e.code != 250 {
+			break // RFC 5321 section 4.1.4: as if it had not been sent
+		}
+		s.conn.HELO = HELO{cmd.verb, argsOf(cmd.line)}
+		s.lmtp = cmd.verb == "LHLO"
+		s.size = sizeKeyword(e.helo)
+		s.resetTransaction()
+	case "MAIL":
+		if ok {
+			s.openTransaction(cmd.line)
+		}
+	case "RCPT":
+		if ok {
+			s.txn.Recipients.list = append(s.txn.Recipients.list, e.rcpt)
+		}
+	case "RSET":
+		if ok {
+			s.resetTransaction()
+		}
+	case "BDAT":
+		s.bdatTotal += cmd.size
+		switch {
+		case cmd.last:
+			s.endMessage()
+		case !ok:
+			// Servers differ in what is left of the transaction; further
+			// chunks have no place in any (RFC 3030 section 2).
+			s.endMessage()
+			s.bdatFailed = true
+		}
+	case "AUTH":
+		if e.code == 235 {
+			s.conn.Auth = Auth{Mechanism: mechanismOf(cmd.line)}
+		} else {
+			s.suspect = true
+		}
+	case "QUIT":
+		if ok {
+			s.setPhase(phaseOver)
+		}
+	}
+	return forward
+}
+
+func (s *Session) setPhase(p phase) {
+	s.phase = p
+	if p == phaseOver {
+		s.ctx.end()
+	}
+}
+
+// openTransaction opens a transaction with an accepted MAIL command. A path
+// that can't be parsed leaves the parsed fields empty: the server took it.
+func (s *Session) openTransaction(line string) {
+	s.bdatTotal, s.bdatFailed = 0, false
+	s.txn.Active = true
+	s.txn.SenderAddress, s.txn.Sender, s.txn.SenderParams, _ = parseMail(argsOf(line))
+}
+
+func (s *Session) recipient(line string) Recipient {
+	var r Recipient
+	r.Address, r.Recipient, r.Params, _ = parseRcpt(argsOf(line))
+	return r
+}
+
+// resetTransaction is RSET: no transaction is open (RFC 5321 section 4.1.1.5).
+func (s *Session) resetTransaction() {
+	s.txn = Transaction{ID: uuid.NewString()}
+	s.bdatTotal, s.bdatFailed = 0, false
+}
+
+// endMessage follows the reply to the end of a message, which clears the
+// transaction whatever the reply was (RFC 5321 section 4.1.1.4).
+func (s *Session) endMessage() {
+	s.resetTransaction()
+	s.setPhase(phaseCommand)
+}
+
+// offered returns the lines of an EHLO reply with the keywords that the client
+// may use: behind the server's own STARTTLS the hook would be blind.
+func offered(lines []string) []string {
+	for i, line := range lines {
+		if i > 0 && keywordOf(line) == "STARTTLS" {
+			return slices.Delete(slices.Clone(lines), i, i+1)
+		}
+	}
+	return lines
+}
+
+// keywordOf returns the keyword of a line in an EHLO reply, in upper case (RFC
+// 5321 section 4.1.1.1).
+func keywordOf(line string) string {
+	keyword, _, _ := strings.Cut(line, " ")
+	return upperASCII(keyword)
+}
+
+// sizeKeyword returns the message size that an EHLO reply declares, 0 if there
+// is no limit (RFC 1870 section 4).
+func sizeKeyword(lines []string) int64 {
+	for i, line := range lines {
+		if i == 0 || keywordOf(line) != "SIZE" {
+			continue
+		}
+		_, arg, _ := strings.Cut(line, " ")
+		size, err := strconv.ParseInt(strings.TrimSpace(arg), 10, 64)
+		if err != nil || size < 0 {
+			return 0
+		}
+		return size
+	}
+	return 0
+}
+
+func mechanismOf(line string) string {
+	mechanism, _, _ := strings.Cut(argsOf(line), " ")
+	return upperASCII(mechanism)
+}

@@ -1,0 +1,201 @@
+// Package smtpproxy puts user code, a hook, in front of the state machine of
+// an SMTP server. The hook gets each raw command line, with a read-only view
+// of the connection and the transaction and a mutable context of its own, and
+// decides: pass the command, perhaps changed, to the server, or reply to the
+// client, and the server never sees the command.
+//
+// A server that takes a net.Listener needs no change:
+//
+//	p := &smtpproxy.Proxy{Hook: smtpproxy.HookFunc(hook)}
+//	err := server.Serve(p.Listener(l))
+//
+// For github.com/emersion/go-smtp, package gosmtp does a little more. A server
+// with a state machine of its own calls a [Session] for each line instead.
+// Package proxytest tests hooks without a server.
+//
+// Two promises: every command that the server executes was shown to the hook
+// before, in order and exactly once; and with a hook that passes everything,
+// neither client nor server notice that it is there. They hold for a server
+// that reads from a connection only when it has answered what it read before,
+// as go-smtp does. A server whose reader runs ahead in a goroutine of its own
+// is safe as long as message content has no stray CR or LF.
+//
+// The dialogue follows RFC 5321 (SMTP), RFC 2920 (PIPELINING), RFC 3030
+// (CHUNKING), RFC 4954 (AUTH), RFC 3207 (STARTTLS) and RFC 2033 (LMTP).
+package smtpproxy
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+)
+
+// Hook decides about commands.
+//
+// Command is called for each command line before the server gets it, and for
+// each further line asked for with Next. It returns Pass or Reply, or nil,
+// which passes the line unchanged. An error, even beside a decision, a panic,
+// a call longer than Proxy.HookTimeout and an invalid decision are a
+// [Failure]: the client gets a 421 reply that doesn't tell why, and the
+// connection is closed.
+//
+// For one connection, Command is called by one goroutine at a time; for
+// different connections it is called concurrently. While it runs, the
+// connection waits. ctx and cmd are valid during the call; conn and txn are
+// values, which the hook may keep.
+//
+// A hook that calls runtime.Goexit, as testing.T.FailNow does, ends the
+// server's goroutine for the connection after the 421.
+type Hook interface {
+	Command(ctx *Context, cmd Command, conn Connection, txn Transaction) (Decision, error)
+}
+
+// HookFunc is a function that is a Hook.
+type HookFunc func(ctx *Context, cmd Command, conn Connection, txn Transaction) (Decision, error)
+
+// Command implements Hook by calling f.
+func (f HookFunc) Command(ctx *Context, cmd Command, conn Connection, txn Transaction) (Decision, error) {
+	return f(ctx, cmd, conn, txn)
+}
+
+// Decision is what a hook decides: [Pass] or [Reply], or a pointer to one that
+// isn't nil. A type that embeds one of them is no decision but a failure.
+type Decision interface {
+	decision()
+}
+
+// Pass is a Decision: the server gets the command. The zero value passes it
+// unchanged.
+type Pass struct {
+	// Command is the line that the server gets instead, without line end;
+	// empty means the client's. It must be one line without control
+	// characters but tab, within the line limit, that starts with a verb;
+	// in a SASL exchange, any line without control characters. The
+	// library's view of the dialogue follows this command. BDAT can't be
+	// put in, taken out, or given another size, since the octets that
+	// follow stay as they are.
+	Command string
+
+	// Next asks for the client's next line, whatever Proxy.Commands says:
+	// after AUTH, the client's answer to the server's challenge.
+	Next bool
+}
+
+func (Pass) decision()  {}
+func (Reply) decision() {}
+
+// Proxy is the configuration of the library. The zero value passes every
+// command. Listener and NewSession copy it; to change it afterwards has no
+// effect on them.
+type Proxy struct {
+	// Hook decides about commands; nil passes all.
+	Hook Hook
+
+	// Commands are the verbs that the hook is called for, in any case;
+	// empty means every command line.
+	Commands []string
+
+	// ServerID is copied to Connection.ServerID.
+	ServerID string
+
+	// TLSConfig makes the proxy offer STARTTLS, and end TLS itself. Without
+	// it, a listener takes the server's own STARTTLS out of the EHLO reply
+	// and refuses it, since behind it the hook would be blind.
+	TLSConfig *tls.Config
+
+	// MaxLineLength limits a command line, in octets with its line end.
+	// A longer one is answered 500 and the connection closed. 0 means 2048,
+	// which leaves room for all registered extensions; negative means no
+	// limit. Set it to the server's own limit, if that is lower.
+	MaxLineLength int
+
+	// HookTimeout limits a call of the hook. After it, the client gets a 421
+	// reply though the call still runs, on a goroutine of its own, until
+	// the hook returns; its Context is done. 0 or negative means no limit.
+	HookTimeout time.Duration
+
+	// TransportID, if not nil, gives each accepted recipient its
+	// TransportID. It is called when the server has accepted the recipient,
+	// before the client is told, and must not block or panic.
+	TransportID func(Connection, Recipient) string
+
+	// OnFailure, if not nil, decides instead of the hook when it failed.
+	// If it returns nil, fails itself or decides what is not valid, the
+	// client gets the 421 reply. ctx is done after a passed deadline.
+	OnFailure func(ctx *Context, f Failure) Decision
+
+	// Logger gets failures of the hook and connections that had to be
+	// ended. Nothing logged holds a credential, but what the hook's own
+	// errors hold. nil means silence.
+	Logger *slog.Logger
+}
+
+// The defaults of Proxy's limits.
+const (
+	defaultMaxLineLength = 2048
+	// maxSASLLine is what RFC 4954 section 4 finds sufficient, and CRLF.
+	maxSASLLine = 12288 + 2
+)
+
+func (p *Proxy) lineLimit() int {
+	switch {
+	case p.MaxLineLength == 0:
+		return defaultMaxLineLength
+	case p.MaxLineLength < 0:
+		return maxInt
+	}
+	return p.MaxLineLength
+}
+
+const maxInt = int(^uint(0) >> 1)
+
+var (
+	// ErrInvalidDecision is the cause of a failure by a decision that is
+	// not valid: see Pass and Reply.
+	ErrInvalidDecision = errors.New("smtpproxy: invalid decision")
+
+	// ErrHookTimeout is the cause of a failure by a call longer than
+	// Proxy.HookTimeout.
+	ErrHookTimeout = errors.New("smtpproxy: hook timeout")
+
+	// ErrHookPanic is the cause of a failure by a panic.
+	ErrHookPanic = errors.New("smtpproxy: hook panicked")
+
+	// ErrHookExit is the cause of a failure by runtime.Goexit.
+	ErrHookExit = errors.New("smtpproxy: hook ended its goroutine")
+)
+
+// Failure tells how a hook failed.
+type Failure struct {
+	// Err is the cause: the hook's own error, or one that wraps
+	// ErrInvalidDecision, ErrHookTimeout, ErrHookPanic or ErrHookExit. The
+	// text of a panic's is the panic's value, and may hold a credential if
+	// the hook put it there.
+	Err error
+
+	// Stack is the goroutine's stack at a panic, else nil.
+	Stack []byte
+
+	// Command is the command that the hook failed at.
+	Command Command
+}
+
+// Error implements error; the text is that of Err.
+func (f Failure) Error() string { return f.Err.Error() }
+
+// Unwrap returns Err.
+func (f Failure) Unwrap() error { return f.Err }
+
+// panicError keeps a panic's value, so that errors.As finds an error in it.
+type panicError struct{ value any }
+
+func (e panicError) Error() string { return fmt.Sprintf("%v: %v", ErrHookPanic, e.value) }
+
+func (e panicError) Unwrap() []error {
+	if err, ok := e.value.(error); ok {
+		return []error{ErrHookPanic, err}
+	}
+	return []error{ErrHookPanic}
+}

@@ -1,0 +1,426 @@
+package smtpproxy
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"time"
+
+	"github.com/seed3262c777/smtpproxy/internal/wire"
+)
+
+// This file is the way from the client to the server.
+
+// turn is what Read has to do next.
+type turn uint8
+
+const (
+	turnCommand turn = iota // bring a line
+	turnContent             // bring message content
+	turnChunk               // bring octets of a BDAT chunk
+	turnWait                // wait for the server's reply
+	turnRefused             // nobody wants the rest of the content
+	turnOver                // nothing more
+)
+
+// Read implements net.Conn. It returns at most one command, or a piece of
+// message content that no server could read beyond its end.
+func (c *conn) Read(p []byte) (n int, err error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	c.readMu.Lock()
+	defer c.readMu.Unlock()
+	returned := false
+	defer func() {
+		if !returned {
+			// The hook has called runtime.Goexit: this goroutine ends.
+			c.respond(failureReply.filled(""), false)
+			c.raw.Close()
+		}
+	}()
+	n, err = c.bring(p)
+	returned = true
+	return n, err
+}
+
+// bring is Read, for one caller at a time.
+func (c *conn) bring(p []byte) (n int, err error) {
+	for {
+		if len(c.rest) > 0 {
+			n = copy(p, c.rest)
+			c.rest = c.rest[n:]
+			return n, nil
+		}
+		if c.closed.Load() {
+			return 0, net.ErrClosed
+		}
+		switch c.turn() {
+		case turnCommand:
+			n, err = c.bringCommand(p)
+		case turnContent:
+			n, err = c.bringContent(p)
+		case turnChunk:
+			n, err = c.bringChunk(p)
+		case turnWait:
+			err = c.awaitReply()
+		case turnRefused:
+			c.linger(drainTime, maxDrain)
+			err = io.EOF
+		case turnOver:
+			err = c.finish()
+		}
+		if errors.Is(err, os.ErrDeadlineExceeded) && c.turn() == turnOver {
+			continue // that was lostStep
+		}
+		if n > 0 || err != nil {
+			return n, err
+		}
+	}
+}
+
+func (c *conn) turn() turn {
+	s := c.s
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case c.refused:
+		return turnRefused
+	case c.flowing:
+		return turnContent
+	case s.phase == phaseOver:
+		return turnOver
+	case c.chunk > 0:
+		return turnChunk
+	case s.phase == phaseContent && !c.sure:
+		c.ended = false // the server reads on, so what it has was not the end
+		return turnContent
+	case s.phase == phaseReply, s.phase == phaseContent, s.phase == phaseGreeting:
+		return turnWait
+	}
+	return turnCommand
+}
+
+// bringCommand takes one line from the client to the hook, and to the server
+// what the hook passes. It returns 0 if there was nothing for the server.
+func (c *conn) bringCommand(p []byte) (int, error) {
+	line, ok, err := c.line(p)
+	if !ok {
+		return 0, err
+	}
+	start := c.now()
+	d := c.s.decide(c.s.ctx, line)
+	if !d.refused {
+		if !start.IsZero() {
+			c.extend(time.Since(start))
+		}
+		return c.hand(p, d.line), nil
+	}
+	c.extend(0)
+	if n := c.s.Discard(); n > 0 {
+		if err := c.discard(n); err != nil {
+			return 0, err
+		}
+	}
+	if d.reply.Disconnect {
+		c.s.mu.Lock()
+		c.drop = true
+		c.s.mu.Unlock()
+	}
+	c.respond(d.reply, mayHold(verbOf(line)))
+	if d.cancel && !d.reply.Disconnect {
+		// RFC 4954 section 4: the client cancels an exchange with "*".
+		return c.hand(p, "*"), nil
+	}
+	return 0, nil
+}
+
+// hand gives a line to the server. It ends in CRLF, whatever the client's did.
+func (c *conn) hand(p []byte, line string) int {
+	c.s.mu.Lock()
+	c.chunk = c.s.pending.size
+	c.content = wire.Content{}
+	c.ended, c.sure, c.taken = false, false, false
+	c.s.mu.Unlock()
+	if len(line)+2 <= len(p) {
+		n := copy(p, line)
+		p[n], p[n+1] = '\r', '\n'
+		return n + 2
+	}
+	c.rest = append(append(make([]byte, 0, len(line)+2), line...), '\r', '\n')
+	n := copy(p, c.rest)
+	c.rest = c.rest[n:]
+	return n
+}
+
+// line returns the client's next line without its line end, CRLF or LF, and
+// whether there is one.
+func (c *conn) line(p []byte) (line string, ok bool, err error) {
+	limit := c.s.lineLimit()
+	for {
+		held := c.in.held()
+		i := bytes.IndexByte(held, '\n')
+		switch {
+		case i >= limit, i < 0 && len(held) >= limit:
+			c.tooLong()
+			return "", false, nil
+		case i >= 0:
+			line = string(bytes.TrimSuffix(held[:i], []byte("\r")))
+			c.in.skip(i + 1)
+			c.lookAhead()
+			return line, true, nil
+		case c.inErr != nil:
+			// An unfinished line is no command.
+			return "", false, c.readError()
+		}
+		c.receive(p, min(len(held)+1, limit))
+	}
+}
+
+// lookAhead notes whether the client has sent a whole line more.
+func (c *conn) lookAhead() {
+	c.more.Store(bytes.IndexByte(c.in.held(), '\n') >= 0)
+}
+
+// receive reads once from the client, and adds that to c.in, with room for at
+// least size octets. While c.in is empty, the server's own slice serves to read
+// into, so that nothing has to be kept for a client that is silent.
+func (c *conn) receive(p []byte, size int) {
+	c.flush()
+	c.beforeRead()
+	if c.in.len() > 0 || len(p) < 512 {
+		c.in.reserve(max(size, min(2*c.in.len(), smallBuffer), 512))
+		c.inErr = c.in.fill(c.raw)
+		return
+	}
+	var n int
+	n, c.inErr = c.raw.Read(p)
+	c.in.put(p[:n])
+}
+
+// fill is receive for content, which comes in bulk.
+func (c *conn) fill() {
+	c.flush()
+	c.beforeRead()
+	c.in.reserve(largeBuffer)
+	c.inErr = c.in.fill(c.raw)
+}
+
+// readError returns the error of the client's connection, when all that was
+// read before it is used up. A passed deadline is forgotten, since the server
+// may set another.
+func (c *conn) readError() error {
+	err := c.inErr
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		c.inErr = nil
+	} else {
+		c.in.release()
+	}
+	return err
+}
+
+// tooLong answers a line that is longer than allowed, without waiting for its
+// end, which may never come.
+func (c *conn) tooLong() {
+	c.s.mu.Lock()
+	text, enhanced := "Too long line, closing connection", EnhancedCode{5, 4, 0}
+	if c.s.phase == phaseSASL || c.s.phase == phaseOwn {
+		enhanced = EnhancedCode{5, 5, 6} // RFC 4954 section 4
+	}
+	c.s.advance(event{kind: lost})
+	c.drop = true
+	c.s.mu.Unlock()
+	c.respond(Reply{Code: 500, Enhanced: enhanced, Lines: []string{text}}, false)
+}
+
+// bringContent gives the server a piece of message content, up to the next
+// place where it could see its end.
+func (c *conn) bringContent(p []byte) (int, error) {
+	for {
+		held := c.in.held()
+		n, stop := c.content.Next(held, len(p))
+		if n > 0 {
+			copy(p, held[:n])
+			c.in.skip(n)
+			if stop != wire.Open {
+				c.lookAhead()
+				c.stopContent(stop)
+			}
+			return n, nil
+		}
+		if c.inErr != nil {
+			return 0, c.contentError()
+		}
+		c.fill()
+	}
+}
+
+// stopContent notes that what the server gets now may end the content.
+func (c *conn) stopContent(stop wire.Stop) {
+	c.s.mu.Lock()
+	defer c.s.mu.Unlock()
+	switch {
+	case !c.flowing:
+		c.ended, c.sure = true, stop == wire.End
+	case stop == wire.End:
+		c.flowing = false
+	default:
+		c.ambiguousEnd()
+	}
+}
+
+// ambiguousEnd ends the connection where the server has replied already, so
+// that its next Read doesn't tell whether it wants content or commands. Its
+// caller holds s.mu.
+func (c *conn) ambiguousEnd() {
+	c.s.logLostStep("ambiguous end of a message that is replied to")
+	c.refused, c.drop = true, true
+}
+
+// contentError returns the error of a client that is gone in the middle of a
+// message. io.EOF would tell some servers that the message is complete.
+func (c *conn) contentError() error {
+	err := c.readError()
+	if err != io.EOF {
+		return err
+	}
+	c.s.mu.Lock()
+	defer c.s.mu.Unlock()
+	c.s.advance(event{kind: lost})
+	c.flowing, c.chunk = false, 0
+	return io.ErrUnexpectedEOF
+}
+
+// bringChunk gives the server octets of a BDAT chunk.
+func (c *conn) bringChunk(p []byte) (n int, err error) {
+	c.s.mu.Lock()
+	p = p[:min(int64(len(p)), c.chunk)]
+	c.s.mu.Unlock()
+	switch held := c.in.held(); {
+	case len(held) > 0:
+		n = copy(p, held)
+		c.in.skip(n)
+	case c.inErr != nil:
+		return 0, c.contentError()
+	default:
+		c.flush()
+		c.beforeRead()
+		n, c.inErr = c.raw.Read(p)
+	}
+	c.lookAhead()
+	c.s.mu.Lock()
+	defer c.s.mu.Unlock()
+	c.chunk = max(0, c.chunk-int64(n))
+	return n, nil
+}
+
+// discard reads and drops n octets from the client.
+func (c *conn) discard(n int64) error {
+	for n > 0 {
+		held := c.in.held()
+		switch {
+		case len(held) > 0:
+			k := min(int64(len(held)), n)
+			c.in.skip(int(k))
+			n -= k
+		case c.inErr != nil:
+			return c.readError()
+		default:
+			c.fill()
+		}
+	}
+	c.lookAhead()
+	return nil
+}
+
+// awaitReply waits until the server has replied, which takes another goroutine
+// than this one. Meanwhile it reads ahead, to notice when the client goes.
+func (c *conn) awaitReply() error {
+	c.s.mu.Lock()
+	if p := c.s.phase; c.closed.Load() || p != phaseReply && p != phaseContent && p != phaseGreeting {
+		c.s.mu.Unlock()
+		return nil
+	}
+	c.waiting, c.wake = true, make(chan struct{})
+	wake := c.wake
+	c.s.mu.Unlock()
+	err := c.watch(wake)
+	c.s.mu.Lock()
+	c.waiting = false
+	c.s.mu.Unlock()
+	c.unkick()
+	return err
+}
+
+// watch returns when wake is closed, when the server's deadline has passed, or
+// when the client is gone.
+func (c *conn) watch(wake chan struct{}) error {
+	c.flush()
+	for c.inErr == nil && c.in.len() < largeBuffer {
+		c.beforeRead()
+		c.in.reserve(min(c.in.len()+512, largeBuffer))
+		c.inErr = c.in.fill(c.raw)
+		select {
+		case <-wake:
+			if errors.Is(c.inErr, os.ErrDeadlineExceeded) {
+				c.inErr = nil // that was notify
+			}
+			return nil
+		default:
+		}
+	}
+	if c.inErr != nil && (c.inErr != io.EOF || c.in.len() == 0) {
+		return c.readError()
+	}
+	c.deadlineMu.Lock()
+	timeout := orphanTime
+	if c.inErr == nil {
+		timeout = 0
+	}
+	if c.readDeadline.after > 0 {
+		timeout = time.Until(c.readDeadline.at)
+	}
+	c.deadlineMu.Unlock()
+	var expired <-chan time.Time
+	if timeout != 0 {
+		t := time.NewTimer(timeout)
+		defer t.Stop()
+		expired = t.C
+	}
+	select {
+	case <-wake:
+		return nil
+	case <-expired:
+		if c.inErr != nil {
+			return c.inErr
+		}
+		return os.ErrDeadlineExceeded
+	}
+}
+
+// finish ends the connection after its last reply. A server that sent it
+// closes by itself; else the library does.
+func (c *conn) finish() error {
+	c.s.mu.Lock()
+	drop := c.drop
+	c.drop = false
+	c.s.mu.Unlock()
+	c.flush()
+	if drop {
+		c.linger(lingerTime, maxLinger)
+	}
+	return io.EOF
+}
+
+// linger closes the client's connection, but reads on for a while first.
+func (c *conn) linger(d time.Duration, limit int64) {
+	defer c.raw.Close()
+	c.in.release()
+	if w, ok := c.raw.(interface{ CloseWrite() error }); !ok || w.CloseWrite() != nil {
+		return
+	}
+	c.raw.SetReadDeadline(time.Now().Add(d))
+	io.CopyN(io.Discard, c.raw, limit)
+}

@@ -1,0 +1,372 @@
+package smtpproxy
+
+import (
+	"context"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/google/uuid"
+)
+
+// Session is the dialogue of one client with a server, without any I/O: it
+// shows commands to the hook and follows the server's replies. A listener has
+// one for each connection; a server with a state machine of its own calls it
+// directly:
+//
+//   - Command for each line that it reads, lines of a SASL exchange too;
+//   - if that returns a Reply: drop Discard octets, send it, and close if it
+//     says so. A Reply to a line of a SASL exchange ends the exchange;
+//   - if that returns a Pass: execute its Command, and call Replied with each
+//     reply, before it is sent. After 354, content is read as usual, and the
+//     reply (with LMTP, replies) to its end goes to Replied; after BDAT, its
+//     chunk is read before the reply.
+//
+// Command and Replied are called alternately, by one goroutine at a time. The
+// other methods may be called at any time by any goroutine.
+type Session struct {
+	cfg   *config
+	relay bool // the library stands in front of the server
+
+	ctx   *Context // of the whole session
+	call  *Context // made for the next call of the hook, if any
+	state userState
+
+	mu      sync.Mutex // guards what follows
+	conn    Connection
+	txn     Transaction
+	phase   phase
+	due     int     // replies that the server still owes
+	pending command // what it owes them for
+	after   phase   // follows a cancelled SASL exchange
+
+	lmtp       bool
+	size       int64 // the server's SIZE (RFC 1870), 0 if unlimited or unknown
+	bdatTotal  int64 // octets of the message so far
+	bdatFailed bool  // chunks are refused until the transaction ends
+	next       bool  // the hook asked for the next line
+	suspect    bool  // after a failed AUTH: unknown commands may be secrets
+	discard    int64
+}
+
+// config is a Proxy, copied once for all sessions of a listener.
+type config struct {
+	Proxy
+	verbs   []string // Commands in upper case
+	maxLine int
+}
+
+func (p *Proxy) config() *config {
+	cfg := &config{Proxy: *p, maxLine: p.lineLimit()}
+	for _, v := range p.Commands {
+		cfg.verbs = append(cfg.verbs, upperASCII(v))
+	}
+	return cfg
+}
+
+// phase is whose turn it is, and what comes next. RFC 5321 section 4.1.4 and
+// RFC 4954 section 4 give the order.
+type phase uint8
+
+const (
+	phaseGreeting phase = iota // the server's greeting is due
+	phaseCommand               // the client's turn: a command
+	phaseSASL                  // the client's turn: a line of the server's SASL exchange
+	phaseOwn                   // the client's turn: a line of the hook's SASL exchange
+	phaseReply                 // the server's turn: it has a command
+	phaseContent               // after 354: content, and its replies
+	phaseOver                  // nothing more
+)
+
+// command is a command that the server has.
+type command struct {
+	verb    string
+	line    string
+	size    int64 // of a BDAT chunk
+	last    bool  // of BDAT
+	swallow bool  // the client doesn't get the reply
+}
+
+// NewSession returns a session for a connection that conn describes. An empty
+// conn.ID is replaced by a random UUID, an empty ServerID by the Proxy's. conn
+// may have greeted, started TLS and authenticated already.
+func (p *Proxy) NewSession(conn Connection) *Session {
+	return p.ResumeSession(conn, Transaction{})
+}
+
+// ResumeSession is NewSession in the middle of a transaction: for tests, and
+// for a server that takes a dialogue over.
+func (p *Proxy) ResumeSession(conn Connection, txn Transaction) *Session {
+	return newSession(p.config(), conn, txn)
+}
+
+func newSession(cfg *config, conn Connection, txn Transaction) *Session {
+	if conn.ID == "" {
+		conn.ID = uuid.NewString()
+	}
+	if conn.ServerID == "" {
+		conn.ServerID = cfg.ServerID
+	}
+	if txn.ID == "" {
+		txn.ID = uuid.NewString()
+	}
+	s := &Session{cfg: cfg, conn: conn, txn: txn, lmtp: conn.HELO.Verb == "LHLO"}
+	s.ctx = &Context{parent: context.Background(), state: &s.state}
+	return s
+}
+
+// Connection returns the connection as a hook would see it now.
+func (s *Session) Connection() Connection {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.conn
+}
+
+// Transaction returns the transaction as a hook would see it now.
+func (s *Session) Transaction() Transaction {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.txn
+}
+
+// Context returns the session's context, through which State reaches what the
+// hook keeps for the connection. It is done when the session is over.
+func (s *Session) Context() *Context { return s.ctx }
+
+// Discard returns how many octets of content, a BDAT chunk, follow the last
+// command that Command returned a Reply for. They must be read and dropped
+// before the reply is sent (RFC 3030 section 2).
+func (s *Session) Discard() int64 {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.discard
+}
+
+// Command decides about the client's next line, given without its line end. It
+// returns Pass with the Command to execute, or Reply with all fields filled
+// in; never nil, never a pointer, always valid. ctx is what the hook's Context
+// is made from.
+func (s *Session) Command(ctx context.Context, line string) Decision {
+	d := s.decide(ctx, line)
+	if d.refused {
+		return d.reply
+	}
+	return Pass{Command: d.line, Next: d.next}
+}
+
+// Replied tells the session what the server answered, a call for each reply.
+// lines are the reply's lines without code; those of a reply to EHLO or LHLO
+// carry keywords from the second on (RFC 5321 section 4.1.1.1), the others may
+// be left out. A server that greets may tell its greeting too.
+func (s *Session) Replied(code int, lines ...string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.take(code, lines)
+}
+
+// StartedTLS tells the session that the server has completed a TLS handshake
+// after STARTTLS. All that was known before it is gone (RFC 3207 section 4.2),
+// but the connection's ID and user state.
+func (s *Session) StartedTLS(t TLS) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.advance(event{kind: startedTLS, tls: t})
+}
+
+// decision is a Decision that doesn't have to be allocated.
+type decision struct {
+	refused bool  // reply is valid; else line is
+	reply   Reply // filled in
+	line    string
+	next    bool
+	cancel  bool // the server's SASL exchange has to be cancelled
+}
+
+func refuse(r Reply) decision { return decision{refused: true, reply: r.filled("")} }
+
+func refusal(code int, enhanced EnhancedCode, text string) decision {
+	return refuse(Reply{Code: code, Enhanced: enhanced, Lines: []string{text}})
+}
+
+// decide takes a line to its decision: the hook's, checked, then the library's
+// own rules for what the hook passes.
+func (s *Session) decide(ctx context.Context, line string) decision {
+	s.mu.Lock()
+	cmd := Command{Line: line, SASL: s.phase == phaseSASL || s.phase == phaseOwn}
+	verb := cmd.Verb()
+	if s.suspect {
+		cmd.secret = !cmd.SASL && !isKnown(verb)
+		s.suspect = cmd.secret
+	}
+	shown := s.cfg.Hook != nil && (s.next || s.phase == phaseOwn || !cmd.SASL && s.cfg.listed(verb))
+	ready := s.phase == phaseCommand || s.phase == phaseGreeting && !s.relay || cmd.SASL
+	conn, txn := s.conn, s.txn
+	s.discard = 0
+	s.mu.Unlock()
+
+	var d decision
+	switch {
+	case !ready:
+		s.logLostStep("command out of turn")
+		d = refuse(failureReply)
+	case indexControl(line) >= 0:
+		d = refusal(500, EnhancedCode{5, 5, 2}, "Control character in command line")
+	case shown:
+		d = s.ask(ctx, cmd, verb, conn, txn)
+	default:
+		d = decision{line: line}
+	}
+
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.next = false
+	if !d.refused {
+		if !cmd.SASL {
+			d = s.admit(d)
+		}
+		if !d.refused {
+			s.next = d.next
+			s.advance(event{kind: passed, cmd: parseCommand(d.line, cmd.SASL)})
+			return d
+		}
+	}
+	if verb == "BDAT" && !cmd.SASL {
+		s.discard = chunkSize(line)
+		if s.discard < 0 {
+			// Where the chunk ends is unknown, so what follows can't be
+			// told from it.
+			s.discard = 0
+			d.reply.Disconnect = true
+		}
+	}
+	s.next = d.reply.Next
+	d.cancel = s.relay && s.phase == phaseSASL
+	s.advance(event{kind: answered, cmd: command{verb: verb}, code: d.reply.Code, over: d.reply.Disconnect})
+	return d
+}
+
+// lineLimit returns the longest line that may come next, with its line end.
+func (s *Session) lineLimit() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.phase == phaseSASL || s.phase == phaseOwn {
+		return max(s.cfg.maxLine, maxSASLLine)
+	}
+	return s.cfg.maxLine
+}
+
+// listed tells whether the hook is called for a verb.
+func (c *config) listed(verb string) bool {
+	if len(c.verbs) == 0 {
+		return true
+	}
+	for _, v := range c.verbs {
+		if v == verb {
+			return true
+		}
+	}
+	return false
+}
+
+// admit refuses what must not reach the server, or not now.
+func (s *Session) admit(d decision) decision {
+	verb := verbOf(d.line)
+	switch {
+	case verb == "":
+		// Some servers trim, or fold letters beyond ASCII, and would see
+		// a verb where the hook saw none.
+		return refusal(500, EnhancedCode{5, 5, 2}, "Syntax error, command unrecognized")
+	case strings.HasPrefix(verb, "STARTTLS"):
+		return s.admitSTARTTLS(d, verb)
+	case verb == "MAIL" && s.txn.Active:
+		// RFC 5321 section 4.1.1.2; go-smtp would keep the recipients.
+		return refusal(503, EnhancedCode{5, 5, 1}, "Nested MAIL command")
+	case verb == "DATA" && s.bdatFailed:
+		// RFC 3030 section 2.
+		return refusal(503, EnhancedCode{5, 5, 1}, "DATA not allowed after BDAT")
+	case verb == "BDAT":
+		return s.admitBDAT(d)
+	}
+	return d
+}
+
+// admitSTARTTLS refuses all that starts like STARTTLS, since some servers look
+// at no more, and STARTTLS itself where the library couldn't look inside.
+func (s *Session) admitSTARTTLS(d decision, verb string) decision {
+	switch {
+	case verb != "STARTTLS":
+		return refusal(500, EnhancedCode{5, 5, 2}, "Syntax error, command unrecognized")
+	case d.line[len(verb):] != "":
+		// RFC 3207 section 4: no parameters.
+		return refusal(501, EnhancedCode{5, 5, 4}, "STARTTLS has no parameters")
+	case s.relay:
+		return refusal(502, EnhancedCode{5, 5, 1}, "TLS not supported")
+	}
+	return d
+}
+
+// maxChunk is the largest chunk size that every server parses.
+const maxChunk = 1<<32 - 1
+
+// admitBDAT refuses chunks of which it isn't certain that the server reads
+// them before it replies (RFC 3030 section 2): else nobody could tell the
+// chunk from the commands behind it. Codes and texts are go-smtp's.
+func (s *Session) admitBDAT(d decision) decision {
+	size := chunkSize(d.line)
+	switch {
+	case size < 0:
+		return refusal(501, EnhancedCode{5, 5, 4}, "Malformed BDAT command")
+	case s.txn.Recipients.Len() == 0 || s.bdatFailed:
+		return refusal(502, EnhancedCode{5, 5, 1}, "Missing RCPT TO command.")
+	case size > maxChunk || s.size > 0 && size > s.size-s.bdatTotal:
+		return refusal(552, EnhancedCode{5, 3, 4}, "Max message size exceeded")
+	}
+	return d
+}
+
+// chunkSize returns the size in a BDAT command, -1 if it isn't exactly
+// "BDAT" SP chunk-size [SP "LAST"] (RFC 3030 section 2).
+func chunkSize(line string) int64 {
+	size, _ := parseBDAT(line)
+	return size
+}
+
+func parseBDAT(line string) (size int64, last bool) {
+	if len(line) < len("BDAT 0") || !equalFoldASCII(line[:5], "BDAT ") {
+		return -1, false
+	}
+	digits, end, last := strings.Cut(line[5:], " ")
+	if last && !equalFoldASCII(end, "LAST") {
+		return -1, false
+	}
+	for i := range len(digits) {
+		if digits[i] < '0' || digits[i] > '9' {
+			return -1, false
+		}
+	}
+	size, err := strconv.ParseInt(digits, 10, 64)
+	if err != nil {
+		return -1, false
+	}
+	return size, last
+}
+
+func parseCommand(line string, sasl bool) command {
+	if sasl {
+		return command{line: line}
+	}
+	c := command{verb: verbOf(line), line: line}
+	if c.verb == "BDAT" {
+		c.size, c.last = parseBDAT(line)
+	}
+	return c
+}
+
+func isKnown(verb string) bool {
+	switch verb {
+	case "HELO", "EHLO", "LHLO", "MAIL", "RCPT", "DATA", "BDAT", "RSET", "NOOP", "QUIT",
+		"VRFY", "EXPN", "HELP", "AUTH", "STARTTLS", "ETRN", "XCLIENT", "XFORWARD":
+		return true
+	}
+	return false
+}

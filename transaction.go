@@ -1,0 +1,185 @@
+package smtpproxy
+
+import (
+	"iter"
+	"slices"
+	"strings"
+)
+
+// Transaction is a read-only view of the mail transaction (RFC 5321 section
+// 3.3) at the moment the hook is called. It is a value: whatever a hook does
+// to its copy changes nothing, and a copy that is kept stays as it was.
+//
+// It follows the server's replies, never the client's commands: a sender is
+// there from the server's 250 to MAIL on, a recipient from its 250 or 251 to
+// RCPT on, and all is cleared by the reply that ends the message, by RSET and
+// by EHLO, HELO or LHLO.
+type Transaction struct {
+	// ID is a random UUID. It is there before MAIL and is replaced when the
+	// transaction ends: by RSET, by EHLO and by the end of a message.
+	ID string
+
+	// Active tells that a MAIL command was accepted. It is needed beside
+	// Sender, since the null reverse-path (RFC 5321 section 4.5.5) is an
+	// empty Sender too.
+	Active bool
+
+	// Sender is the reverse-path as a mailbox, without angle brackets and
+	// source route, ASCII letters in lower case; empty for the null
+	// reverse-path and for a path that could not be parsed.
+	Sender string
+
+	// SenderAddress holds the parts of Sender, letters as the client sent
+	// them, the local part without quoting.
+	SenderAddress Address
+
+	// SenderParams are the parameters of the MAIL command.
+	SenderParams Params
+
+	// Recipients are the accepted recipients in the order of their RCPT
+	// commands, duplicates included.
+	Recipients Recipients
+}
+
+// Recipient is one accepted RCPT command.
+type Recipient struct {
+	// Recipient is the forward-path as a mailbox, like Transaction.Sender.
+	// RCPT TO:<postmaster> gives "postmaster" (RFC 5321 section 4.1.1.3).
+	Recipient string
+
+	// Address holds the parts of Recipient, like Transaction.SenderAddress.
+	Address Address
+
+	// Params are the parameters of the RCPT command.
+	Params Params
+
+	// TransportID is what Proxy.TransportID returned for this recipient,
+	// empty without it.
+	TransportID string
+}
+
+// Address holds the parts of a mailbox (RFC 5321 section 4.1.2, RFC 6531
+// section 3.3).
+type Address struct {
+	// Localpart is the meaning of the local part: a quoted string comes
+	// without its quotes and backslashes. Its letters keep their case,
+	// which only the receiving domain may ignore (RFC 5321 section 2.4).
+	Localpart string
+
+	// Domain is a domain name as sent, or an address literal with its
+	// brackets. It is empty for <postmaster> and the null reverse-path.
+	Domain string
+}
+
+// String returns the mailbox in the form that SMTP transports: the local part
+// is quoted where it has to be.
+func (a Address) String() string {
+	local := a.Localpart
+	if local == "" && a.Domain == "" {
+		return ""
+	}
+	if !isDotString(local) {
+		local = quoteLocalpart(local)
+	}
+	if a.Domain == "" {
+		return local
+	}
+	return local + "@" + a.Domain
+}
+
+// Params are the parameters of a MAIL or RCPT command (RFC 5321 section
+// 4.1.2, "esmtp-param"), in the order sent. The zero value has none. Params
+// can't be changed.
+type Params struct {
+	list []param
+}
+
+type param struct {
+	key, value string
+}
+
+// NewParams makes Params out of parameters as a client sends them, such as
+// "SIZE=1000" and "SMTPUTF8". It is meant for tests of hooks.
+func NewParams(params ...string) Params {
+	list := make([]param, 0, len(params))
+	for _, p := range params {
+		key, value, _ := strings.Cut(p, "=")
+		list = append(list, param{upperASCII(key), value})
+	}
+	return Params{list}
+}
+
+// Len returns the number of parameters.
+func (p Params) Len() int { return len(p.list) }
+
+// At returns the parameter at index i: its keyword in upper case and its value
+// as sent, still encoded (xtext, RFC 3461 section 4) and empty if the keyword
+// stands alone. It panics if i is out of range.
+func (p Params) At(i int) (key, value string) {
+	return p.list[i].key, p.list[i].value
+}
+
+// Get returns the value of the first parameter with the given keyword, in
+// whatever case, and whether there is one.
+func (p Params) Get(key string) (value string, ok bool) {
+	for _, q := range p.list {
+		if equalFoldASCII(q.key, key) {
+			return q.value, true
+		}
+	}
+	return "", false
+}
+
+// All returns an iterator over keywords and values, in the order sent.
+func (p Params) All() iter.Seq2[string, string] {
+	return func(yield func(string, string) bool) {
+		for _, q := range p.list {
+			if !yield(q.key, q.value) {
+				return
+			}
+		}
+	}
+}
+
+// Recipients are the accepted recipients of a transaction. The zero value has
+// none. Recipients can't be changed: a recipient accepted later appears only
+// in the Transaction that the next hook call gets.
+type Recipients struct {
+	// list is shared with the session, which only ever appends behind the
+	// length that was copied here.
+	list []Recipient
+}
+
+// NewRecipients makes Recipients out of its arguments. It is meant for tests
+// of hooks.
+func NewRecipients(recipients ...Recipient) Recipients {
+	return Recipients{slices.Clone(recipients)}
+}
+
+// Len returns the number of recipients.
+func (r Recipients) Len() int { return len(r.list) }
+
+// At returns the recipient at index i. It panics if i is out of range.
+func (r Recipients) At(i int) Recipient { return r.list[i] }
+
+// Get returns the first recipient with the given mailbox, compared as
+// Recipient.Recipient is written, and whether there is one.
+func (r Recipients) Get(recipient string) (Recipient, bool) {
+	for i := range r.list {
+		if r.list[i].Recipient == recipient {
+			return r.list[i], true
+		}
+	}
+	return Recipient{}, false
+}
+
+// All returns an iterator over indices and recipients, in order.
+func (r Recipients) All() iter.Seq2[int, Recipient] {
+	return func(yield func(int, Recipient) bool) {
+		for i := range r.list {
+			if !yield(i, r.list[i]) {
+				return
+			}
+		}
+	}
+}

@@ -1,0 +1,200 @@
+package smtpproxy
+
+import (
+	"net"
+	"time"
+
+	"github.com/seed3262c777/smtpproxy/internal/wire"
+)
+
+// This file is the way from the server, or the hook, to the client.
+
+// Write implements net.Conn. It takes what the server replies, in pieces of
+// any size, and moves the session when a reply is complete.
+func (c *conn) Write(p []byte) (int, error) {
+	c.writeMu.Lock()
+	defer c.writeMu.Unlock()
+	if c.closed.Load() {
+		return 0, net.ErrClosed
+	}
+	b := p
+	if len(c.partial) > 0 {
+		c.partial = append(c.partial, p...)
+		b = c.partial
+	}
+	for len(b) > 0 {
+		n, code, err := c.reply.Next(b)
+		if err != nil || n == 0 && len(b) > maxReply {
+			return 0, c.lostStep("malformed reply from the server")
+		}
+		if n == 0 {
+			c.partial = append(c.partial[:0], b...)
+			return len(p), nil
+		}
+		if err := c.relay(code, b[:n]); err != nil {
+			return 0, err
+		}
+		b = b[n:]
+	}
+	c.partial = nil
+	return len(p), nil
+}
+
+// relay gives the client one reply of the server's.
+func (c *conn) relay(code int, reply []byte) error {
+	s := c.s
+	s.mu.Lock()
+	var lines []string
+	if s.wantsLines() {
+		lines = wire.ReplyLines(reply)
+	}
+	was, verb, lmtp := s.phase, s.pending.verb, s.lmtp
+	v, offer := s.take(code, lines)
+	if len(offer) != len(lines) {
+		reply = wire.AppendReply(nil, code, offer)
+	}
+	early := false
+	if was == phaseContent {
+		early = c.replyToContent(code, lmtp)
+	}
+	if was == phaseReply && c.chunk > 0 && v == forward {
+		// Where the server is in the chunk, nobody knows.
+		c.chunk, c.drop = 0, true
+		s.advance(event{kind: lost})
+	}
+	c.notify()
+	s.mu.Unlock()
+
+	switch {
+	case v == breakStep:
+		return c.lostStep("reply that fits no command")
+	case v == swallow:
+		return nil
+	case early:
+		s.logLostStep("message refused before its end")
+	}
+	return c.send(reply, mayHold(verb) && was == phaseReply)
+}
+
+// replyToContent notes a reply to message content, which may come before its
+// end. It reports whether that makes the rest of the content unwanted. Its
+// caller holds s.mu.
+func (c *conn) replyToContent(code int, lmtp bool) (unwanted bool) {
+	c.taken = c.taken || code/100 == 2
+	switch {
+	case c.s.phase == phaseContent || c.sure:
+		return false
+	case c.s.phase == phaseOver, c.ended && !lmtp:
+		// It was the end, by the server's word.
+		return false
+	case c.ended:
+		// An LMTP server may reply early. So whether this was the end, its
+		// reply doesn't tell.
+		c.ambiguousEnd()
+		return false
+	case c.taken:
+		c.flowing = true
+		return false
+	}
+	// The server must not take what it hasn't read of the content for
+	// commands.
+	c.refused, c.drop = true, true
+	return true
+}
+
+// mayHold tells whether a reply may wait for the next ones (RFC 2920 section
+// 3.2 (5) and (6)).
+func mayHold(verb string) bool {
+	return verb == "MAIL" || verb == "RCPT" || verb == "RSET"
+}
+
+// respond sends a reply that is not the server's.
+func (c *conn) respond(r Reply, hold bool) {
+	c.writeMu.Lock()
+	defer c.writeMu.Unlock()
+	c.beforeOwnWrite()
+	c.send(r.appendTo(nil), hold)
+}
+
+// send writes a reply to the client, or holds it while more commands wait, so
+// that the replies to a group leave together. Its caller holds writeMu.
+func (c *conn) send(reply []byte, hold bool) error {
+	if hold && c.more.Load() && len(c.out)+len(reply) <= maxHeld {
+		if len(c.out) == 0 {
+			c.startTimer()
+		}
+		c.out = append(c.out, reply...)
+		return nil
+	}
+	if len(c.out) > 0 {
+		c.out = append(c.out, reply...)
+		reply = c.out
+		c.out = nil
+	}
+	return c.write(reply)
+}
+
+// write sends b to the client. A reply that can't be sent ends the dialogue:
+// the next one would be taken for it.
+func (c *conn) write(b []byte) error {
+	_, err := c.raw.Write(b)
+	if err != nil {
+		c.s.mu.Lock()
+		c.drop = true
+		c.s.advance(event{kind: lost})
+		c.s.mu.Unlock()
+	}
+	return err
+}
+
+// startTimer sees to it that no reply is held for long, however slow the hook
+// or the server is with the next.
+func (c *conn) startTimer() {
+	if c.timer == nil {
+		c.timer = time.AfterFunc(holdTime, func() {
+			c.writeMu.Lock()
+			defer c.writeMu.Unlock()
+			c.sendHeld()
+		})
+		return
+	}
+	c.timer.Reset(holdTime)
+}
+
+// flush sends what is held, before Read waits for the client. If another
+// goroutine is writing, that one, or the timer, sends it.
+func (c *conn) flush() {
+	if c.writeMu.TryLock() {
+		c.sendHeld()
+		c.writeMu.Unlock()
+	}
+}
+
+func (c *conn) sendHeld() {
+	if len(c.out) == 0 {
+		return
+	}
+	c.beforeOwnWrite()
+	b := c.out
+	c.out = nil
+	c.write(b)
+}
+
+// lostStep ends the connection when the server's replies can't be matched to
+// the client's commands any more. Its caller holds writeMu.
+func (c *conn) lostStep(what string) error {
+	c.s.logLostStep(what)
+	c.s.mu.Lock()
+	c.drop = true
+	c.s.advance(event{kind: lost})
+	c.notify()
+	c.s.mu.Unlock()
+	c.beforeOwnWrite()
+	c.send(failureReply.appendTo(nil), false)
+	// A Read that waits for the client ends now.
+	c.deadlineMu.Lock()
+	defer c.deadlineMu.Unlock()
+	c.kicked = true
+	c.raw.SetReadDeadline(time.Unix(1, 0))
+	return net.ErrClosed
+}
