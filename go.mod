@@ -1,6 +1,6 @@
 module github.com/seed3262c777/smtpproxy
 
-go 1.26.0
+go 1.25
 
 require (
 	github.com/emersion/go-sasl v0.0.0-20241020182733-b788ff22d5a6
