@@ -18,8 +18,9 @@ import (
 // each.
 type transport struct {
 	net.Listener
-	dial    func() (net.Conn, error)
-	hangsUp bool // the client closes when it has sent all
+	dial       func() (net.Conn, error)
+	halfCloses bool // a client can close its side alone
+	hangsUp    bool // the client does so when it has sent all
 }
 
 var transports = map[string]func(*testing.T) transport{
@@ -28,49 +29,74 @@ var transports = map[string]func(*testing.T) transport{
 	"TLS":  overTLS,
 }
 
-func overTCP(t *testing.T) transport {
-	t.Helper()
+// base is one TCP listener for all tests: a port each would use them all up.
+var base = sync.OnceValue(func() net.Listener {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
-		t.Fatal(err)
+		panic(err)
 	}
-	return transport{Listener: l, dial: func() (net.Conn, error) { return net.Dial("tcp", l.Addr().String()) }}
+	return l
+})
+
+var baseMu sync.Mutex
+
+// connectTCP returns both ends of a TCP connection.
+func connectTCP() (server, client net.Conn, err error) {
+	baseMu.Lock()
+	defer baseMu.Unlock()
+	if client, err = net.Dial("tcp", base().Addr().String()); err != nil {
+		return nil, nil, err
+	}
+	server, err = base().Accept()
+	return server, client, err
 }
 
-func overTLS(t *testing.T) transport {
-	t.Helper()
-	tr := overTCP(t)
-	addr := tr.Addr().String()
-	tr.Listener = tls.NewListener(tr.Listener, serverTLS())
-	tr.dial = func() (net.Conn, error) {
-		return tls.Dial("tcp", addr, &tls.Config{InsecureSkipVerify: true})
-	}
-	return tr
+func overTCP(*testing.T) transport {
+	return newTransport(true, connectTCP)
+}
+
+func overTLS(*testing.T) transport {
+	return newTransport(true, func() (server, client net.Conn, err error) {
+		if server, client, err = connectTCP(); err != nil {
+			return nil, nil, err
+		}
+		return tls.Server(server, serverTLS()), tls.Client(client, &tls.Config{InsecureSkipVerify: true}), nil
+	})
 }
 
 // overPipe connects without any buffer between: each Write waits for a Read.
 func overPipe(*testing.T) transport {
-	l := &pipeListener{conns: make(chan net.Conn), closed: make(chan struct{})}
-	return transport{Listener: l, dial: l.dial}
+	return newTransport(false, func() (server, client net.Conn, err error) {
+		server, client = net.Pipe()
+		return server, client, nil
+	})
 }
 
-type pipeListener struct {
+func newTransport(halfCloses bool, connect func() (server, client net.Conn, err error)) transport {
+	l := &chanListener{conns: make(chan net.Conn), closed: make(chan struct{})}
+	return transport{Listener: l, halfCloses: halfCloses, dial: func() (net.Conn, error) {
+		server, client, err := connect()
+		if err != nil {
+			return nil, err
+		}
+		select {
+		case l.conns <- server:
+			return client, nil
+		case <-l.closed:
+			server.Close()
+			client.Close()
+			return nil, net.ErrClosed
+		}
+	}}
+}
+
+type chanListener struct {
 	conns  chan net.Conn
 	closed chan struct{}
 	once   sync.Once
 }
 
-func (l *pipeListener) dial() (net.Conn, error) {
-	server, client := net.Pipe()
-	select {
-	case l.conns <- server:
-		return client, nil
-	case <-l.closed:
-		return nil, net.ErrClosed
-	}
-}
-
-func (l *pipeListener) Accept() (net.Conn, error) {
+func (l *chanListener) Accept() (net.Conn, error) {
 	select {
 	case c := <-l.conns:
 		return c, nil
@@ -79,17 +105,17 @@ func (l *pipeListener) Accept() (net.Conn, error) {
 	}
 }
 
-func (l *pipeListener) Close() error {
+func (l *chanListener) Close() error {
 	l.once.Do(func() { close(l.closed) })
 	return nil
 }
 
-func (l *pipeListener) Addr() net.Addr { return pipeAddr{} }
+func (l *chanListener) Addr() net.Addr { return chanAddr{} }
 
-type pipeAddr struct{}
+type chanAddr struct{}
 
-func (pipeAddr) Network() string { return "pipe" }
-func (pipeAddr) String() string  { return "pipe" }
+func (chanAddr) Network() string { return "test" }
+func (chanAddr) String() string  { return "test" }
 
 // serverTLS returns a configuration with a certificate made for this run.
 var serverTLS = sync.OnceValue(func() *tls.Config {

@@ -53,53 +53,51 @@ func (c *conn) relay(code int, reply []byte) error {
 	if len(offer) != len(lines) {
 		reply = wire.AppendReply(nil, code, offer)
 	}
-	early := false
 	if was == phaseContent {
-		early = c.replyToContent(code, lmtp)
+		c.replyToContent(code, lmtp)
 	}
 	if was == phaseReply && c.chunk > 0 && v == forward {
 		// Where the server is in the chunk, nobody knows.
 		c.chunk, c.drop = 0, true
 		s.advance(event{kind: lost})
 	}
-	c.notify()
+	waiting := c.waiting
 	s.mu.Unlock()
 
+	var err error
 	switch {
 	case v == breakStep:
-		return c.lostStep("reply that fits no command")
-	case v == swallow:
-		return nil
-	case early:
-		s.logLostStep("message refused before its end")
+		err = c.lostStep("reply that fits no command")
+	case v == forward:
+		err = c.send(reply, mayHold(verb) && was == phaseReply)
 	}
-	return c.send(reply, mayHold(verb) && was == phaseReply)
+	if waiting {
+		s.mu.Lock()
+		c.notify()
+		s.mu.Unlock()
+	}
+	return err
 }
 
 // replyToContent notes a reply to message content, which may come before its
-// end. It reports whether that makes the rest of the content unwanted. Its
-// caller holds s.mu.
-func (c *conn) replyToContent(code int, lmtp bool) (unwanted bool) {
+// end. Its caller holds s.mu.
+func (c *conn) replyToContent(code int, lmtp bool) {
 	c.taken = c.taken || code/100 == 2
 	switch {
-	case c.s.phase == phaseContent || c.sure:
-		return false
-	case c.s.phase == phaseOver, c.ended && !lmtp:
-		// It was the end, by the server's word.
-		return false
+	case c.s.phase == phaseContent, c.s.phase == phaseOver, c.sure, c.ended && !lmtp:
+		// More replies are due, or it was the end, by the server's word.
 	case c.ended:
 		// An LMTP server may reply early. So whether this was the end, its
 		// reply doesn't tell.
 		c.ambiguousEnd()
-		return false
 	case c.taken:
 		c.flowing = true
-		return false
+	default:
+		// The server might take what it hasn't read of the content for
+		// commands.
+		c.s.logLostStep("message refused before its end")
+		c.refused, c.drop = true, true
 	}
-	// The server must not take what it hasn't read of the content for
-	// commands.
-	c.refused, c.drop = true, true
-	return true
 }
 
 // mayHold tells whether a reply may wait for the next ones (RFC 2920 section
