@@ -36,6 +36,9 @@ type conn struct {
 	out     []byte // replies held back
 	timer   *time.Timer
 
+	// reading tells that a Read is under way.
+	reading atomic.Bool
+
 	// more tells that in holds another whole line.
 	more atomic.Bool
 
@@ -49,7 +52,10 @@ type conn struct {
 	chunk   int64        // octets of a BDAT chunk that the server hasn't got
 	drop    bool         // the library ends the connection
 	waiting bool         // Read waits for a reply
-	wake    chan struct{}
+	// undecided is there while it isn't known whether the server reads on
+	// after it has refused a message before its end.
+	undecided chan struct{}
+	wake      chan struct{}
 
 	deadlineMu    sync.Mutex
 	readDeadline  deadline
@@ -72,6 +78,9 @@ const (
 	// orphanTime is how long a server may take to reply when the client is
 	// gone but left commands behind.
 	orphanTime = time.Minute
+	// decideTime is how long an LMTP server that refuses a message before
+	// its end may take to read on.
+	decideTime = 100 * time.Millisecond
 )
 
 // Sizes that bound what the library keeps.

@@ -33,6 +33,8 @@ func (c *conn) Read(p []byte) (n int, err error) {
 	}
 	c.readMu.Lock()
 	defer c.readMu.Unlock()
+	c.reading.Store(true)
+	defer c.reading.Store(false)
 	returned := false
 	defer func() {
 		if !returned {
@@ -85,6 +87,10 @@ func (c *conn) turn() turn {
 	s := c.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if c.undecided != nil {
+		close(c.undecided)
+		c.undecided, c.flowing = nil, true
+	}
 	switch {
 	case c.refused:
 		return turnRefused

@@ -132,7 +132,7 @@ func (s *stream) command() {
 		s.line(s.pick("", " NOOP", "\tNOOP", "NO\x00OP", "NOOP\rRSET", "X", "\xff\xfe", "R\u017fET"))
 	case 17:
 		// A whole transaction at once, so that content comes often.
-		s.line(fmt.Sprintf("RSET"))
+		s.line("RSET")
 		s.line(fmt.Sprintf("MAIL FROM:<s%d@example.com>", s.number()))
 		s.line(fmt.Sprintf("RCPT TO:<r%d@example.org>", s.number()))
 		if s.IntN(2) == 0 {

@@ -20,7 +20,9 @@ import (
 //   - if that returns a Pass: execute its Command, and call Replied with each
 //     reply, before it is sent. After 354, content is read as usual, and the
 //     reply (with LMTP, replies) to its end goes to Replied; after BDAT, its
-//     chunk is read before the reply.
+//     chunk is read before the reply. Chunks that the session passes are
+//     within the SIZE that the server has told in its EHLO reply; without
+//     one, a chunk of up to 4 GiB may pass.
 //
 // Command and Replied are called alternately, by one goroutine at a time. The
 // other methods may be called at any time by any goroutine.

@@ -61,7 +61,7 @@ func (c *conn) relay(code int, reply []byte) error {
 		c.chunk, c.drop = 0, true
 		s.advance(event{kind: lost})
 	}
-	waiting := c.waiting
+	waiting, undecided := c.waiting, c.undecided
 	s.mu.Unlock()
 
 	var err error
@@ -75,6 +75,9 @@ func (c *conn) relay(code int, reply []byte) error {
 		s.mu.Lock()
 		c.notify()
 		s.mu.Unlock()
+	}
+	if undecided != nil {
+		c.decide(undecided)
 	}
 	return err
 }
@@ -92,11 +95,41 @@ func (c *conn) replyToContent(code int, lmtp bool) {
 		c.ambiguousEnd()
 	case c.taken:
 		c.flowing = true
+	case lmtp && c.reading.Load():
+		// A Read while the server writes is another goroutine's, which
+		// wants the rest of the content.
+		c.flowing = true
+	case lmtp:
+		// Such a Read may be about to come.
+		c.undecided = make(chan struct{})
 	default:
-		// The server might take what it hasn't read of the content for
-		// commands.
-		c.s.logLostStep("message refused before its end")
-		c.refused, c.drop = true, true
+		c.refuseContent()
+	}
+}
+
+// refuseContent keeps the rest of the content from a server that has refused
+// the message: it might take it for commands. Its caller holds s.mu.
+func (c *conn) refuseContent() {
+	c.s.logLostStep("message refused before its end")
+	c.refused, c.drop = true, true
+}
+
+// decide finds out whether a server that has refused a message before its end
+// goes on reading it, as go-smtp does in LMTP mode, on another goroutine: then
+// its Read comes before this Write has returned.
+func (c *conn) decide(undecided <-chan struct{}) {
+	t := time.NewTimer(decideTime)
+	defer t.Stop()
+	select {
+	case <-undecided:
+	case <-t.C:
+	case <-c.s.ctx.Done():
+	}
+	c.s.mu.Lock()
+	defer c.s.mu.Unlock()
+	if c.undecided != nil {
+		c.undecided = nil
+		c.refuseContent()
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
 	"reflect"
 	"slices"
 	"strings"
@@ -117,7 +118,7 @@ func (c *client) expectEnd() {
 	c.t.Helper()
 	if b, err := c.r.ReadByte(); err == nil {
 		c.t.Fatalf("got %q, want the end of the connection", b)
-	} else if ne, ok := errors.AsType[net.Error](err); ok && ne.Timeout() {
+	} else if errors.Is(err, os.ErrDeadlineExceeded) {
 		c.t.Fatal("the server did not hang up")
 	}
 }

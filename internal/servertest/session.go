@@ -208,7 +208,8 @@ func (x *session) data() ([]string, error) {
 		return nil, err
 	}
 	content, err := x.in.readData()
-	if refused, ok := errors.AsType[refusal](err); ok {
+	var refused refusal
+	if errors.As(err, &refused) {
 		x.reset()
 		return one(string(refused))
 	}

@@ -1,0 +1,90 @@
+package smtpproxy_test
+
+import (
+	"io/fs"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/seed3262c777/smtpproxy"
+	"github.com/seed3262c777/smtpproxy/proxytest"
+)
+
+func TestGuestsMayWriteToTwoRecipients(t *testing.T) {
+	s := proxytest.NewSession(&smtpproxy.Proxy{Hook: smtpproxy.HookFunc(limitGuests)})
+	s.Send("EHLO client.example")
+	s.Send("MAIL FROM:<alice@example.com>")
+	for want := range 4 {
+		if n := s.Transaction().Recipients.Len(); n != min(want, 2) {
+			t.Errorf("%d recipients after %d RCPT", n, want)
+		}
+		s.Send("RCPT TO:<bob@example.org>")
+	}
+	if got := s.Reply().Code; got != 452 {
+		t.Errorf("the last RCPT got %d, want 452", got)
+	}
+}
+
+// What the README shows has to compile, so it has to be part of a Go file.
+func TestTheGoCodeInTheREADMEIsCompiled(t *testing.T) {
+	readme, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var sources []string
+	add := func(path string) {
+		source, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		sources = append(sources, "\n"+string(source))
+	}
+	examples, err := filepath.Glob("example_*_test.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range examples {
+		add(path)
+	}
+	err = filepath.WalkDir("examples", func(path string, _ fs.DirEntry, err error) error {
+		if err == nil && filepath.Ext(path) == ".go" {
+			add(path)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	snippets := regexp.MustCompile("(?s)\n```go(\n.*?\n)```\n").FindAllSubmatch(readme, -1)
+	if len(snippets) == 0 {
+		t.Fatal("no Go code in the README")
+	}
+	for _, m := range snippets {
+		found := false
+		for _, source := range sources {
+			found = found || strings.Contains(source, string(m[1]))
+		}
+		if !found {
+			t.Errorf("in no file that is compiled:%s", m[1])
+		}
+	}
+}
+
+func TestTheFilesThatTheDocumentsLinkToExist(t *testing.T) {
+	code := regexp.MustCompile("`[^`]*`")
+	link := regexp.MustCompile(`\]\(([^)#:]+)(?:#[^)]*)?\)`)
+	for _, name := range []string{"README.md", "CONTRIBUTING.md", "CHANGELOG.md"} {
+		text, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range link.FindAllSubmatch(code.ReplaceAll(text, nil), -1) {
+			if _, err := os.Stat(string(m[1])); err != nil {
+				t.Errorf("%s: %v", name, err)
+			}
+		}
+	}
+}
