@@ -1,6 +1,7 @@
 package smtpproxy
 
 import (
+	"crypto/tls"
 	"net"
 	"sync"
 	"sync/atomic"
@@ -19,11 +20,15 @@ import (
 // the message), and Close at any moment from anywhere.
 //
 // Locks, in the order they may be taken: readMu, writeMu, s.mu, deadlineMu.
-// Only readMu and writeMu are held during I/O; Close takes neither.
+// Only readMu, writeMu and shake are held during I/O; Close takes none of them.
 type conn struct {
 	raw    net.Conn
 	s      *Session
+	l      *listener
 	closed atomic.Bool
+	shaken atomic.Bool // no TLS handshake is due
+	shake  sync.Mutex  // held during the handshake
+	gone   atomic.Bool // raw is another connection's, after STARTTLS
 
 	readMu sync.Mutex // held by Read; guards what follows
 	in     buffer     // what the client has sent ahead
@@ -56,6 +61,13 @@ type conn struct {
 	// after it has refused a message before its end.
 	undecided chan struct{}
 	wake      chan struct{}
+	next      *conn // follows this one after STARTTLS
+	// postponed is the server's greeting, if it wasn't 220 after STARTTLS.
+	postponed []byte
+
+	// Of a connection after STARTTLS, until the server has accepted it:
+	claimed  atomic.Bool
+	patience *time.Timer
 
 	deadlineMu    sync.Mutex
 	readDeadline  deadline
@@ -78,6 +90,9 @@ const (
 	// orphanTime is how long a server may take to reply when the client is
 	// gone but left commands behind.
 	orphanTime = time.Minute
+	// handoverTime is how long a client that has started TLS waits for the
+	// server to accept its fresh connection.
+	handoverTime = 10 * time.Second
 	// decideTime is how long an LMTP server that refuses a message before
 	// its end may take to read on.
 	decideTime = 100 * time.Millisecond
@@ -91,10 +106,16 @@ const (
 	maxDrain  = 64 << 20 // octets of content read when nobody wants it
 )
 
-func newConn(raw net.Conn, cfg *config) *conn {
-	s := newSession(cfg, newConnection(raw, cfg.ServerID), Transaction{})
+func newConn(raw net.Conn, l *listener) *conn {
+	s := newSession(l.cfg, newConnection(raw, l.cfg.ServerID), Transaction{})
 	s.relay = true
-	return &conn{raw: raw, s: s}
+	if l.cfg.ImplicitTLS {
+		raw = tls.Server(raw, l.cfg.TLSConfig)
+	}
+	c := &conn{raw: raw, s: s, l: l}
+	_, isTLS := raw.(*tls.Conn)
+	c.shaken.Store(!isTLS)
+	return c
 }
 
 // LocalAddr implements net.Conn.
@@ -111,10 +132,17 @@ func (c *conn) Close() error {
 		return nil
 	}
 	c.s.mu.Lock()
+	if c.next != nil {
+		c.s.mu.Unlock()
+		c.l.queue(c.next)
+		return nil
+	}
 	c.s.advance(event{kind: lost})
 	c.notify()
+	postponed := c.postponed
 	c.s.mu.Unlock()
 	if c.writeMu.TryLock() {
+		c.out = append(c.out, postponed...)
 		if len(c.out) > 0 {
 			c.raw.SetWriteDeadline(time.Now().Add(closeTime))
 			c.raw.Write(c.out)
@@ -124,6 +152,16 @@ func (c *conn) Close() error {
 			c.timer.Stop()
 		}
 		c.writeMu.Unlock()
+	}
+	return c.closeRaw()
+}
+
+// closeRaw closes the client's connection. TLS would wait 5 seconds for a
+// client that doesn't read to take the close_notify alert.
+func (c *conn) closeRaw() error {
+	if tc, ok := c.raw.(*tls.Conn); ok {
+		t := time.AfterFunc(closeTime, func() { tc.NetConn().Close() })
+		defer t.Stop()
 	}
 	return c.raw.Close()
 }
@@ -158,6 +196,9 @@ func (c *conn) SetReadDeadline(t time.Time) error {
 	c.deadlineMu.Lock()
 	defer c.deadlineMu.Unlock()
 	c.readDeadline = newDeadline(t)
+	if c.gone.Load() {
+		return nil
+	}
 	if c.kicked {
 		c.readDeadline.moved = true // for now, raw's has another purpose
 		return nil
@@ -171,6 +212,9 @@ func (c *conn) SetWriteDeadline(t time.Time) error {
 	c.deadlineMu.Lock()
 	defer c.deadlineMu.Unlock()
 	c.writeDeadline = newDeadline(t)
+	if c.gone.Load() {
+		return nil
+	}
 	return c.raw.SetWriteDeadline(t)
 }
 

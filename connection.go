@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/google/uuid"
+	"github.com/seed3262c777/smtpproxy/internal/peercred"
 )
 
 // Connection is a read-only view of the client's connection at the moment the
@@ -22,11 +23,13 @@ type Connection struct {
 	RemoteIP   netip.Addr
 	RemotePort uint16
 
-	// RemotePTR is the client's host name from the reverse DNS, empty if
-	// unknown.
+	// RemotePTR is the client's host name from the reverse DNS, in lower
+	// case and confirmed by a lookup of its address; empty if unknown, and
+	// without Proxy.LookupPTR.
 	RemotePTR string
 
-	// RemoteUID is the user at the other end of a unix socket.
+	// RemoteUID is the user at the other end of a unix socket, as it was
+	// when the client connected. It is known on Linux.
 	RemoteUID UID
 
 	// LocalIP and LocalPort are the address that the client connected to.
@@ -110,6 +113,7 @@ func newConnection(c net.Conn, serverID string) Connection {
 	conn := Connection{ID: uuid.NewString(), ServerID: serverID}
 	conn.RemoteIP, conn.RemotePort = ipPort(c.RemoteAddr())
 	conn.LocalIP, conn.LocalPort = ipPort(c.LocalAddr())
+	conn.RemoteUID.ID, conn.RemoteUID.Valid = peercred.UID(c)
 	return conn
 }
 

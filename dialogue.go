@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/google/uuid"
+	"github.com/seed3262c777/smtpproxy/internal/sasl"
 )
 
 // This file holds the dialogue's transitions: what moves a Session's state,
@@ -38,6 +39,7 @@ type verdict uint8
 const (
 	forward   verdict = iota // the client gets it
 	swallow                  // the client doesn't
+	postpone                 // the client gets it when it sends a command
 	breakStep                // it can't be the reply to what the server was sent
 )
 
@@ -56,7 +58,7 @@ func (s *Session) take(code int, lines []string) (verdict, []string) {
 		}
 	}
 	if s.relay && code == 250 && s.wantsLines() {
-		lines = offered(lines)
+		lines = s.offered(lines)
 	}
 	return s.advance(e), lines
 }
@@ -70,10 +72,7 @@ func (s *Session) wantsLines() bool {
 func (s *Session) advance(e event) verdict {
 	switch e.kind {
 	case passed:
-		if s.phase == phaseSASL {
-			// Still the same AUTH command, for the 235 at its end.
-			e.cmd.verb, e.cmd.line = s.pending.verb, s.pending.line
-		}
+		s.observe(&e.cmd)
 		s.phase, s.pending, s.due = phaseReply, e.cmd, 1
 		if e.cmd.verb == "BDAT" && e.cmd.last && s.lmtp {
 			// RFC 2033 section 4.3.
@@ -98,6 +97,7 @@ func (s *Session) advance(e event) verdict {
 			// A message with a hole must not reach the server's end.
 			s.bdatFailed = true
 		}
+		s.exchange = nil
 		s.suspect = s.suspect || e.code != 334 && e.code != 235 &&
 			(s.phase == phaseSASL || s.phase == phaseOwn || e.cmd.verb == "AUTH")
 		s.setPhase(next)
@@ -109,6 +109,11 @@ func (s *Session) advance(e event) verdict {
 		s.lmtp, s.size, s.suspect, s.next = false, 0, false, false
 		s.resetTransaction()
 		s.setPhase(phaseCommand)
+		if s.relay {
+			// The server starts anew, on a connection of its own.
+			s.regreets = true
+			s.setPhase(phaseGreeting)
+		}
 
 	case lost:
 		s.setPhase(phaseOver)
@@ -126,6 +131,13 @@ func (s *Session) advanceReply(e event) verdict {
 	switch {
 	case was == phaseOver:
 		return swallow
+	case was == phaseGreeting && s.regreets:
+		s.regreets = false
+		s.setPhase(phaseCommand)
+		if e.code == 220 {
+			return swallow // the client has had one
+		}
+		return postpone
 	case e.code == 421 || was == phaseCommand || was == phaseSASL || was == phaseOwn:
 		// The server closes (RFC 5321 section 3.8), or nobody waits for
 		// the reply: either way it is the last.
@@ -169,6 +181,8 @@ func (s *Session) advanceReply(e event) verdict {
 	case s.due > 0:
 		return forward
 	}
+	exchange := s.exchange
+	s.exchange = nil
 	s.setPhase(phaseCommand)
 	ok := e.code/100 == 2
 	switch cmd.verb {
@@ -204,8 +218,8 @@ func (s *Session) advanceReply(e event) verdict {
 			s.bdatFailed = true
 		}
 	case "AUTH":
-		if e.code == 235 {
-			s.conn.Auth = Auth{Mechanism: mechanismOf(cmd.line)}
+		if e.code == 235 && exchange != nil {
+			s.conn.Auth = Auth{Mechanism: s.mechanism, Username: exchange.Username()}
 		} else {
 			s.suspect = true
 		}
@@ -251,15 +265,56 @@ func (s *Session) endMessage() {
 	s.setPhase(phaseCommand)
 }
 
-// offered returns the lines of an EHLO reply with the keywords that the client
-// may use: behind the server's own STARTTLS the hook would be blind.
-func offered(lines []string) []string {
-	for i, line := range lines {
-		if i > 0 && keywordOf(line) == "STARTTLS" {
-			return slices.Delete(slices.Clone(lines), i, i+1)
+// observe follows a SASL exchange for the user name in it. What cmd holds of a
+// credential is forgotten.
+func (s *Session) observe(cmd *command) {
+	switch {
+	case s.phase == phaseSASL:
+		if s.exchange != nil {
+			s.exchange.Response(cmd.line)
 		}
+		cmd.line = ""
+	case cmd.verb == "AUTH":
+		mechanism, initial, ok := strings.Cut(strings.TrimSpace(argsOf(cmd.line)), " ")
+		s.mechanism = upperASCII(mechanism)
+		s.exchange = sasl.Observe(s.mechanism)
+		if ok {
+			s.exchange.Response(strings.TrimLeft(initial, " "))
+		}
+		cmd.line = ""
+	default:
+		s.exchange = nil
 	}
-	return lines
+}
+
+// offered returns the lines of an EHLO reply with the keywords that the client
+// may use now.
+func (s *Session) offered(lines []string) []string {
+	inTLS := s.conn.TLS.Protocol != ""
+	offers := s.cfg.TLSConfig != nil && !inTLS
+	out := slices.Clone(lines[:1])
+	for _, line := range lines[1:] {
+		keyword := keywordOf(line)
+		switch {
+		case keyword == "STARTTLS":
+			// The server's own would blind the hook. The library's may
+			// have its place.
+			if !offers {
+				continue
+			}
+			offers = false
+		case s.holdsAuth() && (keyword == "AUTH" || strings.HasPrefix(keyword, "AUTH=")):
+			continue
+		}
+		out = append(out, line)
+	}
+	if offers {
+		out = append(out, "STARTTLS")
+	}
+	if inTLS {
+		out = append(out, s.cfg.TLSKeywords...)
+	}
+	return out
 }
 
 // keywordOf returns the keyword of a line in an EHLO reply, in upper case (RFC
@@ -284,9 +339,4 @@ func sizeKeyword(lines []string) int64 {
 		return size
 	}
 	return 0
-}
-
-func mechanismOf(line string) string {
-	mechanism, _, _ := strings.Cut(argsOf(line), " ")
-	return upperASCII(mechanism)
 }

@@ -13,7 +13,9 @@ require (
 
 require (
 	github.com/miekg/dns v1.1.57 // indirect
-	golang.org/x/mod v0.14.0 // indirect
-	golang.org/x/net v0.18.0 // indirect
-	golang.org/x/tools v0.15.0 // indirect
+	golang.org/x/mod v0.29.0 // indirect
+	golang.org/x/net v0.46.0 // indirect
+	golang.org/x/sync v0.17.0 // indirect
 )
+
+require golang.org/x/tools v0.38.0

@@ -1,6 +1,9 @@
 package smtpproxy
 
-import "net"
+import (
+	"net"
+	"sync"
+)
 
 // Listener returns a listener whose connections show each command to the hook
 // before the server reads it. The server serves it in the place of l:
@@ -11,31 +14,165 @@ import "net"
 // goroutine for a connection, and Accept does nothing that could block. Errors
 // of l.Accept are returned as they are. The addresses of a connection are
 // those of l's, and so are their concrete types.
+//
+// With Proxy.TLSConfig, a client that has started TLS reaches the server as a
+// fresh connection, which Accept returns ahead of new clients once the server
+// has closed the old one. Its greeting is not sent to the client, which has
+// had one.
 func (p *Proxy) Listener(l net.Listener) net.Listener {
-	return &listener{Listener: l, cfg: p.config()}
+	return &listener{
+		Listener: l,
+		cfg:      p.config(),
+		accepted: make(chan acceptance, 1),
+		changed:  make(chan struct{}, 1),
+	}
 }
 
 type listener struct {
 	net.Listener
 	cfg *config
+
+	mu        sync.Mutex
+	closed    bool
+	fresh     []*conn         // wait to be accepted, after STARTTLS
+	accepting bool            // a call of Listener.Accept is under way, or in accepted
+	accepted  chan acceptance // what it returned
+	changed   chan struct{}   // wakes a call of Accept to look again
+}
+
+type acceptance struct {
+	raw net.Conn
+	err error
 }
 
 // Accept implements net.Listener.
 func (l *listener) Accept() (net.Conn, error) {
-	raw, err := l.Listener.Accept()
-	if err != nil {
-		return nil, err
+	if l.cfg.TLSConfig == nil || l.cfg.ImplicitTLS {
+		// Nobody comes here twice.
+		raw, err := l.Listener.Accept()
+		if err != nil {
+			return nil, err
+		}
+		return newConn(raw, l), nil
 	}
-	return newConn(raw, l.cfg), nil
+	for {
+		l.mu.Lock()
+		if c := l.takeFresh(); c != nil {
+			l.mu.Unlock()
+			return c, nil
+		}
+		if !l.accepting {
+			l.accepting = true
+			go l.acceptOne()
+		}
+		l.mu.Unlock()
+		select {
+		case <-l.changed:
+		case a := <-l.accepted:
+			l.mu.Lock()
+			l.accepting = false
+			l.mu.Unlock()
+			l.wake() // another call may have to go on with accepting
+			if a.err != nil {
+				return nil, a.err
+			}
+			return newConn(a.raw, l), nil
+		}
+	}
+}
+
+// acceptOne accepts one connection for whichever call of Accept comes to it,
+// so that none has to wait for a new client while a fresh connection is there.
+func (l *listener) acceptOne() {
+	raw, err := l.Listener.Accept()
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if err == nil && l.closed {
+		raw.Close()
+		raw, err = nil, net.ErrClosed
+	}
+	l.accepted <- acceptance{raw, err}
+}
+
+func (l *listener) wake() {
+	select {
+	case l.changed <- struct{}{}:
+	default:
+	}
+}
+
+// queue lets Accept return c, or turns its client away.
+func (l *listener) queue(c *conn) {
+	l.mu.Lock()
+	closed := l.closed
+	if !closed {
+		l.fresh = append(l.fresh, c)
+	}
+	l.mu.Unlock()
+	l.wake()
+	if closed {
+		c.abandon()
+	}
+}
+
+// takeFresh returns the oldest fresh connection, nil if there is none. Its
+// caller holds l.mu.
+func (l *listener) takeFresh() *conn {
+	for len(l.fresh) > 0 {
+		c := l.fresh[0]
+		l.fresh = l.fresh[1:]
+		if c.claim() {
+			return c
+		}
+	}
+	return nil
+}
+
+func (l *listener) isClosed() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.closed
+}
+
+// Close implements net.Listener. Clients between two connections are turned
+// away with a 421 reply.
+func (l *listener) Close() error {
+	err := l.Listener.Close()
+	l.mu.Lock()
+	l.closed = true
+	fresh := l.fresh
+	l.fresh = nil
+	select {
+	case a := <-l.accepted:
+		if a.raw != nil {
+			a.raw.Close()
+			a = acceptance{err: net.ErrClosed}
+		}
+		l.accepted <- a
+	default:
+	}
+	l.mu.Unlock()
+	l.wake()
+	for _, c := range fresh {
+		c.abandon()
+	}
+	return err
 }
 
 // SessionOf returns the session of a connection that a server got from
 // Proxy.Listener. It looks into wrappers that have a method NetConn() net.Conn,
 // as *tls.Conn has.
 func SessionOf(c net.Conn) (*Session, bool) {
+	if c, ok := unwrap(c); ok {
+		return c.s, true
+	}
+	return nil, false
+}
+
+func unwrap(c net.Conn) (*conn, bool) {
 	for c != nil {
 		if c, ok := c.(*conn); ok {
-			return c.s, true
+			return c, true
 		}
 		w, ok := c.(interface{ NetConn() net.Conn })
 		if !ok {

@@ -25,10 +25,12 @@
 package smtpproxy
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"time"
 )
 
@@ -100,10 +102,46 @@ type Proxy struct {
 	// ServerID is copied to Connection.ServerID.
 	ServerID string
 
-	// TLSConfig makes the proxy offer STARTTLS, and end TLS itself. Without
-	// it, a listener takes the server's own STARTTLS out of the EHLO reply
-	// and refuses it, since behind it the hook would be blind.
+	// TLSConfig makes a listener offer STARTTLS, and end TLS itself (RFC
+	// 3207). After the handshake the server gets a fresh connection from
+	// Accept. Without TLSConfig, the server's own STARTTLS is taken out of
+	// the EHLO reply and refused, since behind it the hook would be blind.
+	// A client's certificate is verified against its ClientCAs, whatever
+	// its ClientAuth, and the result recorded in TLS.PeerCert.
 	TLSConfig *tls.Config
+
+	// ImplicitTLS makes connections start with a TLS handshake with
+	// TLSConfig (RFC 8314 section 3.3), as a tls.Listener beneath does.
+	ImplicitTLS bool
+
+	// HandshakeTimeout limits a TLS handshake. 0 means 30 seconds; negative
+	// means no limit.
+	HandshakeTimeout time.Duration
+
+	// AllowInsecureAuth offers and passes AUTH outside TLS. Without it, a
+	// listener with TLSConfig holds AUTH back from the EHLO reply until
+	// there is TLS, and answers it 523 (RFC 4954 section 4).
+	AllowInsecureAuth bool
+
+	// RequireTLSForAuth holds AUTH back like that without a TLSConfig too,
+	// unless AllowInsecureAuth is set.
+	RequireTLSForAuth bool
+
+	// TLSKeywords are EHLO keywords that are added inside TLS, for a server
+	// that can't know of it: such as "REQUIRETLS" (RFC 8689).
+	TLSKeywords []string
+
+	// LookupPTR sets Connection.RemotePTR to the client's host name, if
+	// the reverse DNS has one with the client's address. The lookup starts
+	// when the connection is accepted; the first call of the hook waits
+	// for it.
+	LookupPTR bool
+
+	// Resolver is asked by LookupPTR. nil means net.DefaultResolver.
+	Resolver Resolver
+
+	// LookupTimeout limits LookupPTR. 0 or negative means 5 seconds.
+	LookupTimeout time.Duration
 
 	// MaxLineLength limits a command line, in octets with its line end.
 	// A longer one is answered 500 and the connection closed. 0 means 2048,
@@ -134,10 +172,18 @@ type Proxy struct {
 
 // The defaults of Proxy's limits.
 const (
-	defaultMaxLineLength = 2048
+	defaultMaxLineLength    = 2048
+	defaultHandshakeTimeout = 30 * time.Second
+	defaultLookupTimeout    = 5 * time.Second
 	// maxSASLLine is what RFC 4954 section 4 finds sufficient, and CRLF.
 	maxSASLLine = 12288 + 2
 )
+
+// Resolver looks names up in the DNS, as *net.Resolver does.
+type Resolver interface {
+	LookupAddr(ctx context.Context, addr string) (names []string, err error)
+	LookupIPAddr(ctx context.Context, host string) ([]net.IPAddr, error)
+}
 
 func (p *Proxy) lineLimit() int {
 	switch {

@@ -17,12 +17,14 @@ import (
 type turn uint8
 
 const (
-	turnCommand turn = iota // bring a line
-	turnContent             // bring message content
-	turnChunk               // bring octets of a BDAT chunk
-	turnWait                // wait for the server's reply
-	turnRefused             // nobody wants the rest of the content
-	turnOver                // nothing more
+	turnCommand   turn = iota // bring a line
+	turnContent               // bring message content
+	turnChunk                 // bring octets of a BDAT chunk
+	turnWait                  // wait for the server's reply
+	turnRefused               // nobody wants the rest of the content
+	turnOver                  // nothing more
+	turnPostponed             // the server has refused the client
+	turnGone                  // the client goes on with another connection
 )
 
 // Read implements net.Conn. It returns at most one command, or a piece of
@@ -40,7 +42,7 @@ func (c *conn) Read(p []byte) (n int, err error) {
 		if !returned {
 			// The hook has called runtime.Goexit: this goroutine ends.
 			c.respond(failureReply.filled(""), false)
-			c.raw.Close()
+			c.closeRaw()
 		}
 	}()
 	n, err = c.bring(p)
@@ -59,6 +61,9 @@ func (c *conn) bring(p []byte) (n int, err error) {
 		if c.closed.Load() {
 			return 0, net.ErrClosed
 		}
+		if err := c.handshake(); err != nil {
+			return 0, io.EOF
+		}
 		switch c.turn() {
 		case turnCommand:
 			n, err = c.bringCommand(p)
@@ -73,6 +78,10 @@ func (c *conn) bring(p []byte) (n int, err error) {
 			err = io.EOF
 		case turnOver:
 			err = c.finish()
+		case turnPostponed:
+			err = c.bringPostponed(p)
+		case turnGone:
+			err = io.EOF
 		}
 		if errors.Is(err, os.ErrDeadlineExceeded) && c.turn() == turnOver {
 			continue // that was lostStep
@@ -92,6 +101,10 @@ func (c *conn) turn() turn {
 		c.undecided, c.flowing = nil, true
 	}
 	switch {
+	case c.next != nil:
+		return turnGone
+	case c.postponed != nil:
+		return turnPostponed
 	case c.refused:
 		return turnRefused
 	case c.flowing:
@@ -118,6 +131,10 @@ func (c *conn) bringCommand(p []byte) (int, error) {
 	}
 	start := c.now()
 	d := c.s.decide(c.s.ctx, line)
+	if d.tls {
+		c.startTLS()
+		return 0, nil
+	}
 	if !d.refused {
 		if !start.IsZero() {
 			c.extend(time.Since(start))
@@ -141,6 +158,25 @@ func (c *conn) bringCommand(p []byte) (int, error) {
 		return c.hand(p, "*"), nil
 	}
 	return 0, nil
+}
+
+// bringPostponed answers the client's next command with the greeting that the
+// server had for it after STARTTLS.
+func (c *conn) bringPostponed(p []byte) error {
+	_, ok, err := c.line(p)
+	if !ok {
+		return err
+	}
+	c.s.mu.Lock()
+	reply := c.postponed
+	c.postponed, c.drop = nil, true
+	c.s.advance(event{kind: lost})
+	c.s.mu.Unlock()
+	c.writeMu.Lock()
+	defer c.writeMu.Unlock()
+	c.beforeOwnWrite()
+	c.send(reply, false)
+	return nil
 }
 
 // hand gives a line to the server. It ends in CRLF, whatever the client's did.
@@ -231,14 +267,21 @@ func (c *conn) readError() error {
 // end, which may never come.
 func (c *conn) tooLong() {
 	c.s.mu.Lock()
-	text, enhanced := "Too long line, closing connection", EnhancedCode{5, 4, 0}
+	enhanced := EnhancedCode{5, 4, 0} // go-smtp's
 	if c.s.phase == phaseSASL || c.s.phase == phaseOwn {
 		enhanced = EnhancedCode{5, 5, 6} // RFC 4954 section 4
 	}
+	c.s.mu.Unlock()
+	c.hangUp(Reply{Code: 500, Enhanced: enhanced, Lines: []string{"Too long line, closing connection"}})
+}
+
+// hangUp ends the connection with a reply.
+func (c *conn) hangUp(r Reply) {
+	c.s.mu.Lock()
 	c.s.advance(event{kind: lost})
 	c.drop = true
 	c.s.mu.Unlock()
-	c.respond(Reply{Code: 500, Enhanced: enhanced, Lines: []string{text}}, false)
+	c.respond(r, false)
 }
 
 // bringContent gives the server a piece of message content, up to the next
@@ -422,7 +465,7 @@ func (c *conn) finish() error {
 
 // linger closes the client's connection, but reads on for a while first.
 func (c *conn) linger(d time.Duration, limit int64) {
-	defer c.raw.Close()
+	defer c.closeRaw()
 	c.in.release()
 	if w, ok := c.raw.(interface{ CloseWrite() error }); !ok || w.CloseWrite() != nil {
 		return

@@ -236,7 +236,10 @@ func play(t *testing.T, r *rand.Rand, tr transport, b []byte) []byte {
 func slip(t *testing.T, seed uint64, d dialect, listen func(*testing.T) transport, w wrap) (problem string, executed int) {
 	r := rand.New(rand.NewPCG(seed, 1))
 	s := &stream{Rand: r, dialect: d}
-	sent := s.draw(1 + r.IntN(25))
+	return slipWith(t, seed, d, listen, w, r, s.draw(1+r.IntN(25)))
+}
+
+func slipWith(t *testing.T, seed uint64, d dialect, listen func(*testing.T) transport, w wrap, r *rand.Rand, sent []byte) (problem string, executed int) {
 
 	tr := listen(t)
 	tr.hangsUp = true

@@ -7,6 +7,7 @@ import (
 	"sync"
 
 	"github.com/google/uuid"
+	"github.com/seed3262c777/smtpproxy/internal/sasl"
 )
 
 // Session is the dialogue of one client with a server, without any I/O: it
@@ -49,6 +50,11 @@ type Session struct {
 	next       bool  // the hook asked for the next line
 	suspect    bool  // after a failed AUTH: unknown commands may be secrets
 	discard    int64
+
+	mechanism string         // of the AUTH command under way
+	exchange  *sasl.Exchange // likewise, for its user name
+	regreets  bool           // the greeting due is that of a fresh connection
+	ptr       *lookup        // of RemotePTR; nil if there's nothing to wait for
 }
 
 // config is a Proxy, copied once for all sessions of a listener.
@@ -114,6 +120,9 @@ func newSession(cfg *config, conn Connection, txn Transaction) *Session {
 	}
 	s := &Session{cfg: cfg, conn: conn, txn: txn, lmtp: conn.HELO.Verb == "LHLO"}
 	s.ctx = &Context{parent: context.Background(), state: &s.state}
+	if cfg.LookupPTR && conn.RemotePTR == "" && conn.RemoteIP.IsValid() {
+		s.lookupPTR()
+	}
 	return s
 }
 
@@ -182,6 +191,7 @@ type decision struct {
 	line    string
 	next    bool
 	cancel  bool // the server's SASL exchange has to be cancelled
+	tls     bool // the library has to start TLS
 }
 
 func refuse(r Reply) decision { return decision{refused: true, reply: r.filled("")} }
@@ -202,6 +212,9 @@ func (s *Session) decide(ctx context.Context, line string) decision {
 	}
 	shown := s.cfg.Hook != nil && (s.next || s.phase == phaseOwn || !cmd.SASL && s.cfg.listed(verb))
 	ready := s.phase == phaseCommand || s.phase == phaseGreeting && !s.relay || cmd.SASL
+	if shown && s.ptr != nil {
+		s.awaitPTR()
+	}
 	conn, txn := s.conn, s.txn
 	s.discard = 0
 	s.mu.Unlock()
@@ -228,6 +241,9 @@ func (s *Session) decide(ctx context.Context, line string) decision {
 		}
 		if !d.refused {
 			s.next = d.next
+			if d.tls {
+				return d // the server doesn't get it
+			}
 			s.advance(event{kind: passed, cmd: parseCommand(d.line, cmd.SASL)})
 			return d
 		}
@@ -288,8 +304,17 @@ func (s *Session) admit(d decision) decision {
 		return refusal(503, EnhancedCode{5, 5, 1}, "DATA not allowed after BDAT")
 	case verb == "BDAT":
 		return s.admitBDAT(d)
+	case verb == "AUTH" && s.holdsAuth():
+		return refusal(523, EnhancedCode{5, 7, 10}, "TLS is required")
 	}
 	return d
+}
+
+// holdsAuth tells whether AUTH is neither offered nor passed, for want of TLS.
+// Behind the library a server can't know, so the library keeps its policy.
+func (s *Session) holdsAuth() bool {
+	return s.relay && s.conn.TLS.Protocol == "" && !s.cfg.AllowInsecureAuth &&
+		(s.cfg.TLSConfig != nil || s.cfg.RequireTLSForAuth)
 }
 
 // admitSTARTTLS refuses all that starts like STARTTLS, since some servers look
@@ -301,9 +326,16 @@ func (s *Session) admitSTARTTLS(d decision, verb string) decision {
 	case d.line[len(verb):] != "":
 		// RFC 3207 section 4: no parameters.
 		return refusal(501, EnhancedCode{5, 5, 4}, "STARTTLS has no parameters")
-	case s.relay:
+	case !s.relay:
+		return d
+	case s.conn.TLS.Protocol != "":
+		return refusal(503, EnhancedCode{5, 5, 1}, "Already running in TLS")
+	case s.cfg.TLSConfig == nil:
 		return refusal(502, EnhancedCode{5, 5, 1}, "TLS not supported")
+	case s.txn.Active || s.conn.Auth != (Auth{}):
+		return refusal(503, EnhancedCode{5, 5, 1}, "STARTTLS not allowed after MAIL or AUTH")
 	}
+	d.tls = true
 	return d
 }
 
@@ -353,9 +385,9 @@ func parseBDAT(line string) (size int64, last bool) {
 	return size, last
 }
 
-func parseCommand(line string, sasl bool) command {
-	if sasl {
-		return command{line: line}
+func parseCommand(line string, inSASL bool) command {
+	if inSASL {
+		return command{verb: "AUTH", line: line}
 	}
 	c := command{verb: verbOf(line), line: line}
 	if c.verb == "BDAT" {

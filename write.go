@@ -1,7 +1,9 @@
 package smtpproxy
 
 import (
+	"bytes"
 	"net"
+	"slices"
 	"time"
 
 	"github.com/seed3262c777/smtpproxy/internal/wire"
@@ -16,6 +18,12 @@ func (c *conn) Write(p []byte) (int, error) {
 	defer c.writeMu.Unlock()
 	if c.closed.Load() {
 		return 0, net.ErrClosed
+	}
+	if c.gone.Load() {
+		return len(p), nil
+	}
+	if err := c.handshake(); err != nil {
+		return 0, err
 	}
 	b := p
 	if len(c.partial) > 0 {
@@ -50,7 +58,7 @@ func (c *conn) relay(code int, reply []byte) error {
 	}
 	was, verb, lmtp := s.phase, s.pending.verb, s.lmtp
 	v, offer := s.take(code, lines)
-	if len(offer) != len(lines) {
+	if !slices.Equal(offer, lines) {
 		reply = wire.AppendReply(nil, code, offer)
 	}
 	if was == phaseContent {
@@ -60,6 +68,9 @@ func (c *conn) relay(code int, reply []byte) error {
 		// Where the server is in the chunk, nobody knows.
 		c.chunk, c.drop = 0, true
 		s.advance(event{kind: lost})
+	}
+	if v == postpone {
+		c.postponed = bytes.Clone(reply)
 	}
 	waiting, undecided := c.waiting, c.undecided
 	s.mu.Unlock()

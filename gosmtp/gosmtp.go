@@ -6,7 +6,9 @@
 package gosmtp
 
 import (
+	"crypto/tls"
 	"net"
+	"slices"
 
 	"github.com/emersion/go-smtp"
 	"github.com/seed3262c777/smtpproxy"
@@ -17,7 +19,15 @@ import (
 //
 // Serve takes srv over: it reads and sets fields of it, so they must not be
 // changed afterwards, and srv must have no other listener. It reads
-// MaxLineLength, as p's if that is 0. p itself is copied and not changed.
+// MaxLineLength, as p's if that is 0, and TLSConfig, as p's if that is nil. The
+// proxy ends TLS, so it sets AllowInsecureAuth to true and keeps the server's
+// policy itself: AUTH is offered inside TLS only, unless srv or p had
+// AllowInsecureAuth set, and so is REQUIRETLS, if EnableREQUIRETLS is set. l
+// may be a tls.Listener, or p.ImplicitTLS set. p itself is copied and not
+// changed.
+//
+// srv's own (*smtp.Conn).TLSConnectionState doesn't know of TLS then; use
+// [TLSConnectionState].
 func Serve(srv *smtp.Server, l net.Listener, p *smtpproxy.Proxy) error {
 	cfg := *p
 	if cfg.MaxLineLength == 0 {
@@ -26,6 +36,15 @@ func Serve(srv *smtp.Server, l net.Listener, p *smtpproxy.Proxy) error {
 			cfg.MaxLineLength = -1 // go-smtp's 0 means no limit
 		}
 	}
+	if cfg.TLSConfig == nil {
+		cfg.TLSConfig = srv.TLSConfig
+	}
+	cfg.AllowInsecureAuth = cfg.AllowInsecureAuth || srv.AllowInsecureAuth
+	cfg.RequireTLSForAuth = true
+	if srv.EnableREQUIRETLS {
+		cfg.TLSKeywords = append(slices.Clone(cfg.TLSKeywords), "REQUIRETLS")
+	}
+	srv.AllowInsecureAuth = true
 	return srv.Serve(cfg.Listener(l))
 }
 
@@ -34,4 +53,10 @@ func Serve(srv *smtp.Server, l net.Listener, p *smtpproxy.Proxy) error {
 func Session(c *smtp.Conn) *smtpproxy.Session {
 	s, _ := smtpproxy.SessionOf(c.Conn())
 	return s
+}
+
+// TLSConnectionState returns the TLS state of a connection that Serve serves:
+// the client's. It stands in for (*smtp.Conn).TLSConnectionState.
+func TLSConnectionState(c *smtp.Conn) (tls.ConnectionState, bool) {
+	return smtpproxy.TLSConnectionState(c.Conn())
 }

@@ -1,0 +1,54 @@
+package smtpproxy
+
+import (
+	"context"
+	"net"
+
+	"github.com/seed3262c777/smtpproxy/internal/fcrdns"
+)
+
+// lookupPTR starts to look up the client's host name.
+func (s *Session) lookupPTR() {
+	var r Resolver = net.DefaultResolver
+	if s.cfg.Resolver != nil {
+		r = s.cfg.Resolver
+	}
+	timeout := s.cfg.LookupTimeout
+	if timeout <= 0 {
+		timeout = defaultLookupTimeout
+	}
+	ip := s.conn.RemoteIP
+	ctx, cancel := context.WithTimeout(s.ctx, timeout)
+	found := make(chan string, 1)
+	s.ptr = &lookup{ctx, found}
+	go func() {
+		defer cancel()
+		found <- fcrdns.Lookup(ctx, r, ip)
+	}()
+}
+
+// lookup is a lookup under way.
+type lookup struct {
+	ctx   context.Context
+	found <-chan string
+}
+
+// awaitPTR waits until the client's host name is known, or known to be
+// unknown, whatever the resolver does. Its caller holds s.mu, which is released
+// meanwhile.
+func (s *Session) awaitPTR() {
+	l := s.ptr
+	s.ptr = nil
+	s.mu.Unlock()
+	var name string
+	select {
+	case name = <-l.found:
+	case <-l.ctx.Done():
+		select {
+		case name = <-l.found: // both were there
+		default:
+		}
+	}
+	s.mu.Lock()
+	s.conn.RemotePTR = name
+}

@@ -1,0 +1,171 @@
+package smtpproxy
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"time"
+
+	"github.com/seed3262c777/smtpproxy/internal/openssl"
+)
+
+// This file starts and ends TLS in the server's place (RFC 3207, RFC 8314).
+
+// startTLS answers STARTTLS and shakes hands. The client goes on with a fresh
+// connection, which the server accepts when it has closed this one: so nothing
+// that it knew is left (RFC 3207 section 4.2), whatever server it is.
+func (c *conn) startTLS() {
+	switch {
+	case c.in.len() > 0:
+		// RFC 3207 section 4: nothing may follow STARTTLS before the
+		// handshake. Executed inside TLS, it would be taken for the word
+		// of whoever is at the other end there.
+		c.s.logLostStep("input behind STARTTLS")
+		c.hangUp(Reply{Code: 503, Enhanced: EnhancedCode{5, 5, 1}, Lines: []string{"Nothing may follow STARTTLS"}})
+		return
+	case c.l.isClosed():
+		c.respond(Reply{Code: 454, Enhanced: EnhancedCode{4, 7, 0}, Lines: []string{"TLS not available now"}}, false)
+		return
+	}
+	// Nothing of the server's gets to the client any more, no deadline and
+	// no reply.
+	c.writeMu.Lock()
+	c.gone.Store(true)
+	c.beforeOwnWrite()
+	c.send(Reply{Code: 220, Lines: []string{"Ready to start TLS"}}.appendTo(nil), false)
+	c.writeMu.Unlock()
+	c.raw.SetDeadline(time.Time{})
+
+	tc := tls.Server(c.raw, c.s.cfg.TLSConfig)
+	next := &conn{raw: tc, s: c.s, l: c.l}
+	if err := next.shakeHands(); err != nil {
+		// Nothing is sent in plaintext after the 220.
+		c.s.mu.Lock()
+		c.s.advance(event{kind: lost})
+		c.s.mu.Unlock()
+		c.raw.Close()
+		return
+	}
+	next.shaken.Store(true)
+
+	c.s.mu.Lock()
+	defer c.s.mu.Unlock()
+	if c.closed.Load() {
+		return // Close has closed raw
+	}
+	c.s.advance(event{kind: startedTLS, tls: c.s.cfg.describe(tc.ConnectionState())})
+	c.next = next
+	next.patience = time.AfterFunc(handoverTime, next.abandon)
+}
+
+// claim decides, once, who goes on with a fresh connection: a call of Accept,
+// or abandon.
+func (c *conn) claim() bool {
+	if c.claimed.Swap(true) {
+		return false
+	}
+	c.patience.Stop()
+	return true
+}
+
+// abandon turns away a client whose fresh connection nobody has accepted. It
+// doesn't wait for it.
+func (c *conn) abandon() {
+	if c.claim() {
+		go func() {
+			c.raw.SetWriteDeadline(time.Now().Add(closeTime))
+			Reply{Code: 421, Enhanced: EnhancedCode{4, 3, 2}}.WriteTo(c.raw)
+			c.Close()
+		}()
+	}
+}
+
+// handshake shakes hands on a connection that starts with TLS, on the goroutine
+// that first uses it.
+func (c *conn) handshake() error {
+	if c.shaken.Load() {
+		return nil
+	}
+	c.shake.Lock()
+	defer c.shake.Unlock()
+	if c.shaken.Load() {
+		return nil
+	}
+	err := c.shakeHands()
+	c.s.mu.Lock()
+	defer c.s.mu.Unlock()
+	if err != nil {
+		c.s.advance(event{kind: lost})
+		c.rejectPlaintext(err)
+		c.raw.Close()
+		return err
+	}
+	c.s.conn.TLS = c.s.cfg.describe(c.raw.(*tls.Conn).ConnectionState())
+	c.shaken.Store(true)
+	return nil
+}
+
+func (c *conn) shakeHands() error {
+	ctx, cancel := context.Context(c.s.ctx), context.CancelFunc(func() {})
+	switch timeout := c.s.cfg.HandshakeTimeout; {
+	case timeout == 0:
+		ctx, cancel = context.WithTimeout(ctx, defaultHandshakeTimeout)
+	case timeout > 0:
+		ctx, cancel = context.WithTimeout(ctx, timeout)
+	}
+	defer cancel()
+	err := c.raw.(*tls.Conn).HandshakeContext(ctx)
+	if err != nil && c.s.cfg.Logger != nil {
+		c.s.cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "smtpproxy: TLS handshake failed",
+			slog.String("connection", c.s.conn.ID), slog.String("error", err.Error()))
+	}
+	return err
+}
+
+// rejectPlaintext tells a client that speaks SMTP where TLS is expected.
+func (c *conn) rejectPlaintext(err error) {
+	var header tls.RecordHeaderError
+	if errors.As(err, &header) && header.Conn != nil {
+		header.Conn.SetWriteDeadline(time.Now().Add(closeTime))
+		io.WriteString(header.Conn, "554 5.7.0 TLS required\r\n")
+	}
+}
+
+// describe returns what a hook may know of a TLS connection.
+func (c *config) describe(state tls.ConnectionState) TLS {
+	t := TLS{Protocol: openssl.Protocol(state.Version), SNI: state.ServerName}
+	t.Cipher, t.KeySize = openssl.Cipher(state.CipherSuite)
+	chain := state.PeerCertificates
+	switch {
+	case len(chain) == 0:
+	case len(state.VerifiedChains) > 0:
+		t.PeerCert = NewPeerCert(0, nil, chain...)
+	default:
+		var verify tls.Config
+		if c.TLSConfig != nil {
+			verify.ClientCAs, verify.Time = c.TLSConfig.ClientCAs, c.TLSConfig.Time
+		}
+		now := time.Now()
+		if verify.Time != nil {
+			now = verify.Time()
+		}
+		number, err := openssl.Verify(chain, verify.ClientCAs, now)
+		t.PeerCert = NewPeerCert(number, err, chain...)
+	}
+	return t
+}
+
+// TLSConnectionState returns the TLS state of a connection that a server got
+// from Proxy.Listener, where the library ends TLS and the server doesn't see a
+// *tls.Conn. It looks into wrappers like SessionOf.
+func TLSConnectionState(c net.Conn) (tls.ConnectionState, bool) {
+	if c, ok := unwrap(c); ok && c.shaken.Load() {
+		if tc, ok := c.raw.(*tls.Conn); ok {
+			return tc.ConnectionState(), true
+		}
+	}
+	return tls.ConnectionState{}, false
+}
