@@ -190,7 +190,7 @@ func (s *Session) advanceReply(e event) verdict {
 		if e.code != 250 {
 			break // RFC 5321 section 4.1.4: as if it had not been sent
 		}
-		s.conn.HELO = HELO{cmd.verb, argsOf(cmd.line)}
+		s.conn.HELO = HELO{cmd.verb, strings.TrimSpace(argsOf(cmd.line))}
 		s.lmtp = cmd.verb == "LHLO"
 		s.size = sizeKeyword(e.helo)
 		s.resetTransaction()
@@ -268,6 +268,9 @@ func (s *Session) endMessage() {
 // observe follows a SASL exchange for the user name in it. What cmd holds of a
 // credential is forgotten.
 func (s *Session) observe(cmd *command) {
+	if s.phase != phaseSASL {
+		s.exchange = nil
+	}
 	switch {
 	case s.phase == phaseSASL:
 		if s.exchange != nil {
@@ -275,15 +278,17 @@ func (s *Session) observe(cmd *command) {
 		}
 		cmd.line = ""
 	case cmd.verb == "AUTH":
-		mechanism, initial, ok := strings.Cut(strings.TrimSpace(argsOf(cmd.line)), " ")
-		s.mechanism = upperASCII(mechanism)
-		s.exchange = sasl.Observe(s.mechanism)
-		if ok {
-			s.exchange.Response(strings.TrimLeft(initial, " "))
+		// Servers split at all kinds of white space. What isn't split off
+		// here could be a password that ends up as a mechanism.
+		words := strings.Fields(argsOf(cmd.line))
+		if len(words) > 0 {
+			s.mechanism = upperASCII(words[0])
+			s.exchange = sasl.Observe(s.mechanism)
+		}
+		if len(words) > 1 {
+			s.exchange.Response(words[1])
 		}
 		cmd.line = ""
-	default:
-		s.exchange = nil
 	}
 }
 

@@ -25,6 +25,8 @@ import (
 //     within the SIZE that the server has told in its EHLO reply; without
 //     one, a chunk of up to 4 GiB may pass.
 //
+// When the connection ends, Close does for the session.
+//
 // Command and Replied are called alternately, by one goroutine at a time. The
 // other methods may be called at any time by any goroutine.
 type Session struct {
@@ -184,6 +186,14 @@ func (s *Session) StartedTLS(t TLS) {
 	s.advance(event{kind: startedTLS, tls: t})
 }
 
+// Close ends the session: its Context is done. A server with a state machine of
+// its own calls it when the connection is closed.
+func (s *Session) Close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.advance(event{kind: lost})
+}
+
 // decision is a Decision that doesn't have to be allocated.
 type decision struct {
 	refused bool  // reply is valid; else line is
@@ -236,9 +246,11 @@ func (s *Session) decide(ctx context.Context, line string) decision {
 	defer s.mu.Unlock()
 	s.next = false
 	if !d.refused {
+		next := d.next
 		if !cmd.SASL {
 			d = s.admit(d)
 		}
+		d.next = next
 		if !d.refused {
 			s.next = d.next
 			if d.tls {
@@ -257,7 +269,7 @@ func (s *Session) decide(ctx context.Context, line string) decision {
 			d.reply.Disconnect = true
 		}
 	}
-	s.next = d.reply.Next
+	s.next = d.reply.Next || d.next
 	d.cancel = s.relay && s.phase == phaseSASL
 	s.advance(event{kind: answered, cmd: command{verb: verb}, code: d.reply.Code, over: d.reply.Disconnect})
 	return d

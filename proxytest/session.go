@@ -1,0 +1,215 @@
+// Package proxytest tests hooks without a network: lines in, decisions out.
+//
+//	s := proxytest.NewSession(&smtpproxy.Proxy{Hook: hook})
+//	s.Send("EHLO client.example")
+//	s.Send("MAIL FROM:<alice@example.com>")
+//	d := s.Send("RCPT TO:<bob@example.org>") // smtpproxy.Pass or smtpproxy.Reply
+//
+// Behind the hook stands a fake server. It says what a good server would say,
+// unless the test has set its answer, so that Connection and Transaction are
+// what they would be in a real dialogue. All else is the library itself.
+package proxytest
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/seed3262c777/smtpproxy"
+)
+
+// Session is a client's dialogue with the fake server, behind a hook.
+//
+// The server speaks SMTP and LMTP and accepts all that is well-formed and in
+// order: every sender, recipient, message and password. It offers PIPELINING,
+// 8BITMIME, SIZE without a limit, ENHANCEDSTATUSCODES, CHUNKING, SMTPUTF8, AUTH
+// PLAIN and LOGIN and, without TLS, STARTTLS.
+//
+// A Session needs no closing. Its methods are for one goroutine, but for
+// Connection, Transaction and Context, which may be called at any time by any.
+// They panic when the test makes the client do what it can't do: send a command
+// where content or a TLS handshake is due, or on a closed connection.
+type Session struct {
+	session *smtpproxy.Session
+	server  server
+	replies []smtpproxy.Reply // since the client last sent something
+	failure error
+	failed  bool // at the line that was sent last
+	transcript
+}
+
+// NewSession returns a session for a client at 192.0.2.1 port 49152 that has
+// connected to 192.0.2.25 port 25 and not said anything yet. p is copied and
+// not changed.
+func NewSession(p *smtpproxy.Proxy) *Session {
+	return ResumeSession(p, smtpproxy.Connection{
+		RemoteIP:   netip.AddrFrom4([4]byte{192, 0, 2, 1}),
+		RemotePort: 49152,
+		LocalIP:    netip.AddrFrom4([4]byte{192, 0, 2, 25}),
+		LocalPort:  25,
+	}, smtpproxy.Transaction{})
+}
+
+// ResumeSession returns a session in the midst of a dialogue: the hook finds
+// conn and txn as they are, an empty ID and ServerID filled in as
+// [smtpproxy.Proxy.NewSession] does. Set txn.Active for a transaction that is
+// open. p is copied and not changed.
+func ResumeSession(p *smtpproxy.Proxy, conn smtpproxy.Connection, txn smtpproxy.Transaction) *Session {
+	s := &Session{server: resume(conn, txn)}
+	cfg, onFailure := *p, p.OnFailure
+	if p.Hook != nil {
+		cfg.Hook = watchedHook{p.Hook}
+	}
+	cfg.OnFailure = func(ctx *smtpproxy.Context, f smtpproxy.Failure) smtpproxy.Decision {
+		s.failure, s.failed = f, true
+		if onFailure != nil {
+			return onFailure(ctx, f)
+		}
+		return nil
+	}
+	s.session = cfg.ResumeSession(conn, txn)
+	return s
+}
+
+// Send sends a line, given without its line end: a command or, after a 334, a
+// line of the SASL exchange. It returns what was decided about it, by the hook
+// or by the library: an [smtpproxy.Pass] whose Command is the line that the
+// server got, or an [smtpproxy.Reply] with all fields filled in, never a
+// pointer.
+//
+// A passed command is executed and replied to by the fake server when Send
+// returns. The octets of a BDAT chunk count as sent with the command.
+func (s *Session) Send(line string) smtpproxy.Decision {
+	s.mustBe(!s.Closed(), "Send on a closed connection")
+	s.mustBe(!s.server.content, "Send where content is due: use SendContent")
+	s.mustBe(!s.server.handshake, "Send where a TLS handshake is due: use StartTLS")
+	s.replies, s.failed = nil, false
+
+	w := new(watch)
+	d := s.session.Command(context.WithValue(s.session.Context(), watchKey{}, w), line)
+	s.decided(line, d, w, s.failed)
+	if reply, ok := d.(smtpproxy.Reply); ok {
+		s.server.sasl = false // a Reply ends the server's exchange
+		s.replies = append(s.replies, reply)
+		return d
+	}
+	for _, reply := range s.server.execute(d.(smtpproxy.Pass).Command) {
+		s.reply(reply)
+	}
+	return d
+}
+
+// SendContent sends the content of a message, after the server's 354, and its
+// end. The hook gets no content to see, so there is none to give. The server
+// replies, with LMTP once for each accepted recipient (RFC 2033 section 4.2).
+func (s *Session) SendContent() {
+	s.mustBe(!s.Closed(), "SendContent on a closed connection")
+	s.mustBe(s.server.content, "SendContent without a 354 from the server")
+	s.replies = nil
+	s.line("C: (content)")
+	for _, reply := range s.server.message("DATA") {
+		s.reply(reply)
+	}
+}
+
+// StartTLS completes a TLS handshake, after the server's 220 to STARTTLS. From
+// then on the hook sees t in Connection.TLS. The client has to greet again (RFC
+// 3207 section 4.2).
+func (s *Session) StartTLS(t smtpproxy.TLS) {
+	s.mustBe(s.server.handshake, "StartTLS without a 220 to STARTTLS from the server")
+	s.replies = nil
+	s.line("C: (TLS handshake)")
+	s.server = server{answers: s.server.answers, tls: true}
+	s.session.StartedTLS(t)
+}
+
+// Answer sets what the server replies to the next command with the given verb,
+// in any case, that it gets, instead of what a good server would. The line of a
+// SASL exchange and message content count for the command that they belong to,
+// so that after a passed DATA, Answer("DATA", 554) is the reply to the content.
+// Several answers to the same verb are used up in turn. Lines are the text of
+// the reply, the enhanced status code included; none means a standard text.
+//
+// It panics if verb is no verb, if a line has a line end, and with a code that
+// isn't from 200 to 299 or from 400 to 599, nor 334 for AUTH or 354 for DATA.
+func (s *Session) Answer(verb string, code int, lines ...string) {
+	verb = smtpproxy.Command{Line: verb}.Verb()
+	s.mustBe(verb != "", "Answer without a verb")
+	s.mustBe(mayAnswer(verb, code), fmt.Sprintf("Answer to %s with code %d", verb, code))
+	if len(lines) == 0 {
+		lines = []string{smtpproxy.Reply{Code: code}.String()[len("250 "):]}
+	}
+	for _, line := range lines {
+		s.mustBe(!strings.ContainsAny(line, "\r\n"), "Answer with a line end in a line")
+	}
+	if s.server.answers == nil {
+		s.server.answers = make(map[string][]smtpproxy.Reply)
+	}
+	s.server.answers[verb] = append(s.server.answers[verb], text(code, slices.Clone(lines)...))
+}
+
+func mayAnswer(verb string, code int) bool {
+	switch code / 100 {
+	case 2, 4, 5:
+		return true
+	}
+	return verb == "AUTH" && code == 334 || verb == "DATA" && code == 354
+}
+
+// Reply returns what the client has got last: the hook's reply, the library's
+// or the server's. That of the server has its enhanced status code in Lines and
+// none in Enhanced; String gives the same text either way. It is the zero Reply
+// before the first.
+func (s *Session) Reply() smtpproxy.Reply {
+	if len(s.replies) == 0 {
+		return smtpproxy.Reply{}
+	}
+	return s.replies[len(s.replies)-1]
+}
+
+// Replies returns all that the client has got since it last sent something, in
+// a slice that is the caller's: more than one reply after an LMTP message.
+func (s *Session) Replies() []smtpproxy.Reply { return slices.Clone(s.replies) }
+
+// Closed reports whether the connection is closed: by a Reply that says so, by
+// a failure of the hook, or by the server with a 221 or 421.
+func (s *Session) Closed() bool { return s.session.Context().Err() != nil }
+
+// Failure returns the last failure of the hook, an [smtpproxy.Failure] as an
+// OnFailure of the Proxy gets it, nil if there was none.
+func (s *Session) Failure() error { return s.failure }
+
+// Connection returns the connection as the hook would see it now.
+func (s *Session) Connection() smtpproxy.Connection { return s.session.Connection() }
+
+// Transaction returns the transaction as the hook would see it now.
+func (s *Session) Transaction() smtpproxy.Transaction { return s.session.Transaction() }
+
+// Context returns the context of the connection. With it, [smtpproxy.State]
+// reaches what the hook keeps for the connection; before the first Send, a test
+// can set that up. It is done when the connection is closed.
+func (s *Session) Context() *smtpproxy.Context { return s.session.Context() }
+
+// reply gives the client a reply of the server's, if it still can get one.
+func (s *Session) reply(r smtpproxy.Reply) {
+	if s.Closed() {
+		return
+	}
+	r.Lines = slices.Clone(r.Lines) // they become the test's
+	s.session.Replied(r.Code, r.Lines...)
+	s.replies = append(s.replies, r)
+	s.replied(r)
+}
+
+// mustBe panics about a mistake of the test.
+func (s *Session) mustBe(ok bool, mistake string) {
+	if ok {
+		return
+	}
+	if s.failure != nil {
+		mistake += fmt.Sprintf(" (the hook failed: %v)", s.failure)
+	}
+	panic("proxytest: " + mistake)
+}
