@@ -174,7 +174,7 @@ func (s *Session) check(d Decision, cmd Command, verb string) (decision, error) 
 		if line == "" {
 			line = cmd.Line
 		}
-		return decision{line: line, next: pass.Next}, s.checkPass(pass.Command, cmd, verb)
+		return decision{pass: Pass{Command: line, Next: pass.Next}}, s.checkPass(pass.Command, cmd, verb)
 	}
 	return decision{}, fmt.Errorf("%w: %T", ErrInvalidDecision, d)
 }

@@ -139,7 +139,7 @@ func (c *conn) bringCommand(p []byte) (int, error) {
 		if !start.IsZero() {
 			c.extend(time.Since(start))
 		}
-		return c.hand(p, d.line), nil
+		return c.hand(p, d.pass.Command), nil
 	}
 	c.extend(0)
 	if n := c.s.Discard(); n > 0 {

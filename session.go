@@ -164,7 +164,7 @@ func (s *Session) Command(ctx context.Context, line string) Decision {
 	if d.refused {
 		return d.reply
 	}
-	return Pass{Command: d.line, Next: d.next}
+	return d.pass
 }
 
 // Replied tells the session what the server answered, a call for each reply.
@@ -194,12 +194,13 @@ func (s *Session) Close() {
 	s.advance(event{kind: lost})
 }
 
-// decision is a Decision that doesn't have to be allocated.
+// decision is a Decision that doesn't have to be allocated. Nor has the one
+// that Command returns, if its caller doesn't keep it: Command is just small
+// enough to be inlined.
 type decision struct {
-	refused bool  // reply is valid; else line is
+	refused bool  // reply is valid; else pass is
 	reply   Reply // filled in
-	line    string
-	next    bool
+	pass    Pass  // its Command is never empty for want of a change
 	cancel  bool // the server's SASL exchange has to be cancelled
 	tls     bool // the library has to start TLS
 }
@@ -239,24 +240,24 @@ func (s *Session) decide(ctx context.Context, line string) decision {
 	case shown:
 		d = s.ask(ctx, cmd, verb, conn, txn)
 	default:
-		d = decision{line: line}
+		d = decision{pass: Pass{Command: line}}
 	}
 
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.next = false
 	if !d.refused {
-		next := d.next
+		next := d.pass.Next
 		if !cmd.SASL {
 			d = s.admit(d)
 		}
-		d.next = next
+		d.pass.Next = next
 		if !d.refused {
-			s.next = d.next
+			s.next = d.pass.Next
 			if d.tls {
 				return d // the server doesn't get it
 			}
-			s.advance(event{kind: passed, cmd: parseCommand(d.line, cmd.SASL)})
+			s.advance(event{kind: passed, cmd: parseCommand(d.pass.Command, cmd.SASL)})
 			return d
 		}
 	}
@@ -269,7 +270,7 @@ func (s *Session) decide(ctx context.Context, line string) decision {
 			d.reply.Disconnect = true
 		}
 	}
-	s.next = d.reply.Next || d.next
+	s.next = d.reply.Next || d.pass.Next
 	d.cancel = s.relay && s.phase == phaseSASL
 	s.advance(event{kind: answered, cmd: command{verb: verb}, code: d.reply.Code, over: d.reply.Disconnect})
 	return d
@@ -300,7 +301,7 @@ func (c *config) listed(verb string) bool {
 
 // admit refuses what must not reach the server, or not now.
 func (s *Session) admit(d decision) decision {
-	verb := verbOf(d.line)
+	verb := verbOf(d.pass.Command)
 	switch {
 	case verb == "":
 		// Some servers trim, or fold letters beyond ASCII, and would see
@@ -335,7 +336,7 @@ func (s *Session) admitSTARTTLS(d decision, verb string) decision {
 	switch {
 	case verb != "STARTTLS":
 		return refusal(500, EnhancedCode{5, 5, 2}, "Syntax error, command unrecognized")
-	case d.line[len(verb):] != "":
+	case d.pass.Command[len(verb):] != "":
 		// RFC 3207 section 4: no parameters.
 		return refusal(501, EnhancedCode{5, 5, 4}, "STARTTLS has no parameters")
 	case !s.relay:
@@ -358,7 +359,7 @@ const maxChunk = 1<<32 - 1
 // them before it replies (RFC 3030 section 2): else nobody could tell the
 // chunk from the commands behind it. Codes and texts are go-smtp's.
 func (s *Session) admitBDAT(d decision) decision {
-	size := chunkSize(d.line)
+	size := chunkSize(d.pass.Command)
 	switch {
 	case size < 0:
 		return refusal(501, EnhancedCode{5, 5, 4}, "Malformed BDAT command")

@@ -1,0 +1,82 @@
+package smtpproxy_test
+
+import (
+	"context"
+	"slices"
+	"testing"
+
+	"github.com/seed3262c777/smtpproxy"
+	"github.com/seed3262c777/smtpproxy/proxytest"
+)
+
+// Servers split AUTH at all kinds of white space. What is left of an initial
+// response in the mechanism would be a password for every hook to see.
+func TestAMechanismHoldsNoInitialResponse(t *testing.T) {
+	for _, space := range []string{" ", "  ", "\t", " \t ", "\u00a0"} {
+		s := proxytest.NewSession(&smtpproxy.Proxy{})
+		s.Send("EHLO client.example")
+		s.Send("AUTH plain" + space + "AGFsaWNlAHNlY3JldA==")
+		if auth := s.Connection().Auth; auth != (smtpproxy.Auth{Mechanism: "PLAIN", Username: "alice"}) {
+			t.Errorf("split at %q: %q", space, auth)
+		}
+	}
+}
+
+func TestNextHoldsWhateverBecomesOfTheCommand(t *testing.T) {
+	rows := []struct{ line, reason string }{
+		{"MAIL FROM:<nested@example.com>", "the library refuses a nested MAIL"},
+		{"BDAT 0 LAST", "the library refuses a chunk without recipients"},
+		{"STARTTLSFOO", "the library refuses what is like STARTTLS"},
+		{"RSET", "the server answers"},
+	}
+	for _, row := range rows {
+		t.Run(row.reason, func(t *testing.T) {
+			var shown []string
+			// With Commands, only Next brings the line after.
+			p := &smtpproxy.Proxy{Commands: []string{"mail", "bdat", "starttlsfoo", "rset"}}
+			p.Hook = smtpproxy.HookFunc(func(_ *smtpproxy.Context, cmd smtpproxy.Command, _ smtpproxy.Connection, _ smtpproxy.Transaction) (smtpproxy.Decision, error) {
+				shown = append(shown, cmd.Line)
+				return smtpproxy.Pass{Next: cmd.Line == row.line}, nil
+			})
+			s := p.ResumeSession(smtpproxy.Connection{}, smtpproxy.Transaction{Active: true})
+			for _, line := range []string{row.line, "NOOP", "NOOP again"} {
+				if _, passed := s.Command(context.Background(), line).(smtpproxy.Pass); passed {
+					s.Replied(250)
+				}
+			}
+			if !slices.Equal(shown, []string{row.line, "NOOP"}) {
+				t.Errorf("shown %q", shown)
+			}
+		})
+	}
+}
+
+func TestAClosedSessionEndsItsContextAndAnswersNothingMore(t *testing.T) {
+	s := new(smtpproxy.Proxy).NewSession(smtpproxy.Connection{})
+	s.Close()
+	select {
+	case <-s.Context().Done():
+	default:
+		t.Error("the context isn't done")
+	}
+	r, ok := s.Command(context.Background(), "NOOP").(smtpproxy.Reply)
+	if !ok || r.Code != 421 || !r.Disconnect {
+		t.Errorf("got %v", r)
+	}
+}
+
+func TestPassingACommandAllocatesNothing(t *testing.T) {
+	p := &smtpproxy.Proxy{Hook: smtpproxy.HookFunc(func(*smtpproxy.Context, smtpproxy.Command, smtpproxy.Connection, smtpproxy.Transaction) (smtpproxy.Decision, error) {
+		return nil, nil
+	})}
+	s := p.NewSession(smtpproxy.Connection{})
+	ctx := context.Background()
+	if n := testing.AllocsPerRun(1000, func() {
+		if _, ok := s.Command(ctx, "NOOP").(smtpproxy.Pass); !ok {
+			t.Error("not passed")
+		}
+		s.Replied(250)
+	}); n != 0 {
+		t.Errorf("%v allocations for each command", n)
+	}
+}
