@@ -201,8 +201,8 @@ type decision struct {
 	refused bool  // reply is valid; else pass is
 	reply   Reply // filled in
 	pass    Pass  // its Command is never empty for want of a change
-	cancel  bool // the server's SASL exchange has to be cancelled
-	tls     bool // the library has to start TLS
+	cancel  bool  // the server's SASL exchange has to be cancelled
+	tls     bool  // the library has to start TLS
 }
 
 func refuse(r Reply) decision { return decision{refused: true, reply: r.filled("")} }
