@@ -12,16 +12,26 @@ import (
 
 // This file calls the hook, and holds it to its contract.
 
+// call is one call of the hook: what it gets, and what its decision is checked
+// against.
+type call struct {
+	cmd  Command
+	verb string
+	own  bool // an answer to the hook's own challenge
+	conn Connection
+	txn  Transaction
+}
+
 // ask calls the hook and returns its decision, checked; a failure's decision
 // if it has none.
-func (s *Session) ask(ctx context.Context, cmd Command, verb string, conn Connection, txn Transaction) decision {
+func (s *Session) ask(ctx context.Context, q call) decision {
 	c := s.newContext(ctx)
 	defer s.endContext(c)
 	returned := false
 	defer func() {
 		if !returned {
 			// runtime.Goexit: nobody gets the decision any more.
-			s.logFailure(Failure{Err: ErrHookExit, Command: cmd})
+			s.logFailure(Failure{Err: ErrHookExit, Command: q.cmd})
 			s.mu.Lock()
 			s.advance(event{kind: lost})
 			s.mu.Unlock()
@@ -30,32 +40,32 @@ func (s *Session) ask(ctx context.Context, cmd Command, verb string, conn Connec
 	var d Decision
 	var failure *Failure
 	if s.cfg.HookTimeout > 0 {
-		d, failure = s.callInTime(ctx, c, cmd, conn, txn)
+		d, failure = s.callInTime(ctx, c, q)
 	} else {
-		d, failure = callHook(s.cfg.Hook, c, cmd, conn, txn)
+		d, failure = callHook(s.cfg.Hook, c, &q)
 	}
 	returned = true
 
 	if failure == nil {
-		checked, err := s.check(d, cmd, verb)
+		checked, err := s.check(d, &q)
 		if err == nil {
 			return checked
 		}
 		failure = &Failure{Err: err}
 	}
-	failure.Command = cmd
+	failure.Command = q.cmd
 	s.logFailure(*failure)
 	if f := s.cfg.OnFailure; f != nil {
-		d, second := callHook(onFailure{f, *failure}, c, cmd, conn, txn)
+		d, second := callHook(onFailure{f, *failure}, c, &q)
 		if second == nil && d != nil {
-			checked, err := s.check(d, cmd, verb)
+			checked, err := s.check(d, &q)
 			if err == nil {
 				return checked
 			}
 			second = &Failure{Err: err}
 		}
 		if second != nil {
-			second.Command = cmd
+			second.Command = q.cmd
 			s.logFailure(*second)
 		}
 	}
@@ -75,7 +85,7 @@ func (o onFailure) Command(ctx *Context, _ Command, _ Connection, _ Transaction)
 
 // callHook calls a hook. A panic becomes a failure. runtime.Goexit goes on
 // ending the goroutine; the results are never seen then.
-func callHook(h Hook, ctx *Context, cmd Command, conn Connection, txn Transaction) (d Decision, failure *Failure) {
+func callHook(h Hook, ctx *Context, q *call) (d Decision, failure *Failure) {
 	returned := false
 	defer func() {
 		if returned {
@@ -88,7 +98,7 @@ func callHook(h Hook, ctx *Context, cmd Command, conn Connection, txn Transactio
 			failure = &Failure{Err: ErrHookExit}
 		}
 	}()
-	d, err := h.Command(ctx, cmd, conn, txn)
+	d, err := h.Command(ctx, q.cmd, q.conn, q.txn)
 	returned = true
 	if err != nil {
 		return nil, &Failure{Err: err}
@@ -98,7 +108,7 @@ func callHook(h Hook, ctx *Context, cmd Command, conn Connection, txn Transactio
 
 // callInTime calls the hook on a goroutine of its own, so that the call can be
 // given up.
-func (s *Session) callInTime(ctx context.Context, c *Context, cmd Command, conn Connection, txn Transaction) (Decision, *Failure) {
+func (s *Session) callInTime(ctx context.Context, c *Context, q call) (Decision, *Failure) {
 	ctx, cancel := context.WithTimeout(ctx, s.cfg.HookTimeout)
 	defer cancel()
 	c.begin(ctx)
@@ -110,7 +120,7 @@ func (s *Session) callInTime(ctx context.Context, c *Context, cmd Command, conn 
 	go func() {
 		r := result{failure: &Failure{Err: ErrHookExit}}
 		defer func() { results <- r }()
-		r.d, r.failure = callHook(s.cfg.Hook, c, cmd, conn, txn)
+		r.d, r.failure = callHook(s.cfg.Hook, c, &q)
 	}()
 	select {
 	case r := <-results:
@@ -131,8 +141,8 @@ func (s *Session) callInTime(ctx context.Context, c *Context, cmd Command, conn 
 // newContext returns a Context for one call. One that nobody can have kept
 // anything of is used again.
 func (s *Session) newContext(ctx context.Context) *Context {
-	c := s.call
-	s.call = nil
+	c := s.spare
+	s.spare = nil
 	if c == nil {
 		c = &Context{state: &s.state}
 	}
@@ -142,12 +152,12 @@ func (s *Session) newContext(ctx context.Context) *Context {
 
 func (s *Session) endContext(c *Context) {
 	if c.end() && s.cfg.HookTimeout <= 0 {
-		s.call = c
+		s.spare = c
 	}
 }
 
 // check turns what a hook returned into a decision, if it is valid.
-func (s *Session) check(d Decision, cmd Command, verb string) (decision, error) {
+func (s *Session) check(d Decision, q *call) (decision, error) {
 	var pass *Pass
 	var reply *Reply
 	switch d := d.(type) {
@@ -164,30 +174,27 @@ func (s *Session) check(d Decision, cmd Command, verb string) (decision, error) 
 	}
 	switch {
 	case reply != nil:
-		r := reply.filled(verb)
+		r := reply.filled(q.verb)
 		s.mu.Lock()
 		lmtp := s.lmtp
 		s.mu.Unlock()
-		return decision{refused: true, reply: r}, r.validate(verb, lmtp)
+		return decision{refused: true, reply: r}, r.validate(q.verb, lmtp)
 	case pass != nil:
 		line := pass.Command
 		if line == "" {
-			line = cmd.Line
+			line = q.cmd.Line
 		}
-		return decision{pass: Pass{Command: line, Next: pass.Next}}, s.checkPass(pass.Command, cmd, verb)
+		return decision{pass: Pass{Command: line, Next: pass.Next}}, s.checkPass(pass.Command, q)
 	}
 	return decision{}, fmt.Errorf("%w: %T", ErrInvalidDecision, d)
 }
 
 // checkPass tells what is wrong with passing a command; line is the new one,
 // empty for the client's own.
-func (s *Session) checkPass(line string, cmd Command, verb string) error {
-	s.mu.Lock()
-	own := s.phase == phaseOwn
-	s.mu.Unlock()
-	limit := s.lineLimit()
+func (s *Session) checkPass(line string, q *call) error {
+	limit := s.cfg.lineLimit(q.cmd.SASL)
 	switch {
-	case own:
+	case q.own:
 		// It may be a password, and the server hasn't asked for it.
 		return fmt.Errorf("%w: Pass of an answer to the hook's own challenge", ErrInvalidDecision)
 	case line == "":
@@ -198,15 +205,15 @@ func (s *Session) checkPass(line string, cmd Command, verb string) error {
 	if i := indexControl(line); i >= 0 {
 		return fmt.Errorf("%w: control character %#02x in a command", ErrInvalidDecision, line[i])
 	}
-	if cmd.SASL {
+	if q.cmd.SASL {
 		return nil
 	}
-	was, now := chunkSize(cmd.Line), chunkSize(line)
+	was, now := chunkSize(q.cmd.Line), chunkSize(line)
 	newVerb := verbOf(line)
 	switch {
 	case newVerb == "":
 		return fmt.Errorf("%w: a command without a verb", ErrInvalidDecision)
-	case (verb == "BDAT" || newVerb == "BDAT") && (was != now || now < 0):
+	case (q.verb == "BDAT" || newVerb == "BDAT") && (was != now || now < 0):
 		return fmt.Errorf("%w: the size of a BDAT chunk changed", ErrInvalidDecision)
 	}
 	return nil

@@ -104,19 +104,18 @@ func printable(s string) string {
 // tab, ASCII letters in upper case; empty if it is no word of printable ASCII
 // that starts with a letter.
 func verbOf(line string) string {
-	word := line
-	if i := strings.IndexAny(line, " \t"); i >= 0 {
-		word = line[:i]
-	}
-	if word == "" || word[0]|0x20 < 'a' || word[0]|0x20 > 'z' {
+	if line == "" || line[0]|0x20 < 'a' || line[0]|0x20 > 'z' {
 		return ""
 	}
-	for i := range len(word) {
-		if word[i] <= ' ' || word[i] >= 0x7f {
+	for i := range len(line) {
+		switch c := line[i]; {
+		case c == ' ', c == '\t':
+			return upperASCII(line[:i])
+		case c < ' ', c >= 0x7f:
 			return ""
 		}
 	}
-	return upperASCII(word)
+	return upperASCII(line)
 }
 
 func argsOf(line string) string {

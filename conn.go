@@ -33,6 +33,7 @@ type conn struct {
 	readMu sync.Mutex // held by Read; guards what follows
 	in     buffer     // what the client has sent ahead
 	inErr  error      // why nothing will be added to in
+	limit  int        // of the next line, with its line end
 	rest   []byte     // of a line that was longer than the server's slice
 
 	writeMu sync.Mutex // guards what follows, and Write of raw
@@ -69,6 +70,7 @@ type conn struct {
 	claimed  atomic.Bool
 	patience *time.Timer
 
+	timed         atomic.Bool // the server has set a read deadline
 	deadlineMu    sync.Mutex
 	readDeadline  deadline
 	writeDeadline deadline
@@ -196,6 +198,7 @@ func (c *conn) SetReadDeadline(t time.Time) error {
 	c.deadlineMu.Lock()
 	defer c.deadlineMu.Unlock()
 	c.readDeadline = newDeadline(t)
+	c.timed.Store(true)
 	if c.gone.Load() {
 		return nil
 	}
@@ -221,6 +224,9 @@ func (c *conn) SetWriteDeadline(t time.Time) error {
 // extend moves the server's read deadline: by d, or, with d 0, to its full
 // time from now on.
 func (c *conn) extend(d time.Duration) {
+	if !c.timed.Load() {
+		return
+	}
 	c.deadlineMu.Lock()
 	defer c.deadlineMu.Unlock()
 	switch {
@@ -237,9 +243,7 @@ func (c *conn) extend(d time.Duration) {
 // now returns the time if a deadline depends on it. The zero time saves a call
 // of time.Now for each command.
 func (c *conn) now() time.Time {
-	c.deadlineMu.Lock()
-	defer c.deadlineMu.Unlock()
-	if c.readDeadline.after <= 0 {
+	if !c.timed.Load() {
 		return time.Time{}
 	}
 	return time.Now()

@@ -104,6 +104,7 @@ func (c *conn) turn() turn {
 	case c.next != nil:
 		return turnGone
 	case c.postponed != nil:
+		c.limit = s.cfg.maxLine
 		return turnPostponed
 	case c.refused:
 		return turnRefused
@@ -119,6 +120,7 @@ func (c *conn) turn() turn {
 	case s.phase == phaseReply, s.phase == phaseContent, s.phase == phaseGreeting:
 		return turnWait
 	}
+	c.limit = s.cfg.lineLimit(s.phase == phaseSASL || s.phase == phaseOwn)
 	return turnCommand
 }
 
@@ -139,7 +141,7 @@ func (c *conn) bringCommand(p []byte) (int, error) {
 		if !start.IsZero() {
 			c.extend(time.Since(start))
 		}
-		return c.hand(p, d.pass.Command), nil
+		return c.hand(p, d.pass.Command, d.chunk), nil
 	}
 	c.extend(0)
 	if n := c.s.Discard(); n > 0 {
@@ -155,7 +157,7 @@ func (c *conn) bringCommand(p []byte) (int, error) {
 	c.respond(d.reply, mayHold(verbOf(line)))
 	if d.cancel && !d.reply.Disconnect {
 		// RFC 4954 section 4: the client cancels an exchange with "*".
-		return c.hand(p, "*"), nil
+		return c.hand(p, "*", 0), nil
 	}
 	return 0, nil
 }
@@ -180,12 +182,12 @@ func (c *conn) bringPostponed(p []byte) error {
 }
 
 // hand gives a line to the server. It ends in CRLF, whatever the client's did.
-func (c *conn) hand(p []byte, line string) int {
-	c.s.mu.Lock()
-	c.chunk = c.s.pending.size
-	c.content = wire.Content{}
-	c.ended, c.sure, c.taken = false, false, false
-	c.s.mu.Unlock()
+func (c *conn) hand(p []byte, line string, chunk int64) int {
+	if chunk > 0 {
+		c.s.mu.Lock()
+		c.chunk = chunk
+		c.s.mu.Unlock()
+	}
 	if len(line)+2 <= len(p) {
 		n := copy(p, line)
 		p[n], p[n+1] = '\r', '\n'
@@ -200,12 +202,11 @@ func (c *conn) hand(p []byte, line string) int {
 // line returns the client's next line without its line end, CRLF or LF, and
 // whether there is one.
 func (c *conn) line(p []byte) (line string, ok bool, err error) {
-	limit := c.s.lineLimit()
 	for {
 		held := c.in.held()
 		i := bytes.IndexByte(held, '\n')
 		switch {
-		case i >= limit, i < 0 && len(held) >= limit:
+		case i >= c.limit, i < 0 && len(held) >= c.limit:
 			c.tooLong()
 			return "", false, nil
 		case i >= 0:
@@ -217,7 +218,7 @@ func (c *conn) line(p []byte) (line string, ok bool, err error) {
 			// An unfinished line is no command.
 			return "", false, c.readError()
 		}
-		c.receive(p, min(len(held)+1, limit))
+		c.receive(p, min(len(held)+1, c.limit))
 	}
 }
 

@@ -34,7 +34,7 @@ type Session struct {
 	relay bool // the library stands in front of the server
 
 	ctx   *Context // of the whole session
-	call  *Context // made for the next call of the hook, if any
+	spare *Context // made for the next call of the hook, if any
 	state userState
 
 	mu      sync.Mutex // guards what follows
@@ -201,6 +201,7 @@ type decision struct {
 	refused bool  // reply is valid; else pass is
 	reply   Reply // filled in
 	pass    Pass  // its Command is never empty for want of a change
+	chunk   int64 // octets of content that follow a BDAT command
 	cancel  bool  // the server's SASL exchange has to be cancelled
 	tls     bool  // the library has to start TLS
 }
@@ -221,7 +222,8 @@ func (s *Session) decide(ctx context.Context, line string) decision {
 		cmd.secret = !cmd.SASL && !isKnown(verb)
 		s.suspect = cmd.secret
 	}
-	shown := s.cfg.Hook != nil && (s.next || s.phase == phaseOwn || !cmd.SASL && s.cfg.listed(verb))
+	own := s.phase == phaseOwn
+	shown := s.cfg.Hook != nil && (s.next || own || !cmd.SASL && s.cfg.listed(verb))
 	ready := s.phase == phaseCommand || s.phase == phaseGreeting && !s.relay || cmd.SASL
 	if shown && s.ptr != nil {
 		s.awaitPTR()
@@ -238,7 +240,7 @@ func (s *Session) decide(ctx context.Context, line string) decision {
 	case indexControl(line) >= 0:
 		d = refusal(500, EnhancedCode{5, 5, 2}, "Control character in command line")
 	case shown:
-		d = s.ask(ctx, cmd, verb, conn, txn)
+		d = s.ask(ctx, call{cmd, verb, own, conn, txn})
 	default:
 		d = decision{pass: Pass{Command: line}}
 	}
@@ -248,8 +250,15 @@ func (s *Session) decide(ctx context.Context, line string) decision {
 	s.next = false
 	if !d.refused {
 		next := d.pass.Next
+		to := command{verb: verb, line: d.pass.Command}
+		switch {
+		case cmd.SASL:
+			to.verb = "AUTH"
+		case to.line != line:
+			to.verb = verbOf(to.line)
+		}
 		if !cmd.SASL {
-			d = s.admit(d)
+			d = s.admit(d, &to)
 		}
 		d.pass.Next = next
 		if !d.refused {
@@ -257,7 +266,8 @@ func (s *Session) decide(ctx context.Context, line string) decision {
 			if d.tls {
 				return d // the server doesn't get it
 			}
-			s.advance(event{kind: passed, cmd: parseCommand(d.pass.Command, cmd.SASL)})
+			d.chunk = to.size
+			s.advance(event{kind: passed, cmd: to})
 			return d
 		}
 	}
@@ -276,14 +286,13 @@ func (s *Session) decide(ctx context.Context, line string) decision {
 	return d
 }
 
-// lineLimit returns the longest line that may come next, with its line end.
-func (s *Session) lineLimit() int {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.phase == phaseSASL || s.phase == phaseOwn {
-		return max(s.cfg.maxLine, maxSASLLine)
+// lineLimit returns the longest line of a SASL exchange, or command, with its
+// line end.
+func (c *config) lineLimit(sasl bool) int {
+	if sasl {
+		return max(c.maxLine, maxSASLLine)
 	}
-	return s.cfg.maxLine
+	return c.maxLine
 }
 
 // listed tells whether the hook is called for a verb.
@@ -299,9 +308,10 @@ func (c *config) listed(verb string) bool {
 	return false
 }
 
-// admit refuses what must not reach the server, or not now.
-func (s *Session) admit(d decision) decision {
-	verb := verbOf(d.pass.Command)
+// admit refuses what must not reach the server, or not now. It completes to,
+// the command.
+func (s *Session) admit(d decision, to *command) decision {
+	verb := to.verb
 	switch {
 	case verb == "":
 		// Some servers trim, or fold letters beyond ASCII, and would see
@@ -316,7 +326,8 @@ func (s *Session) admit(d decision) decision {
 		// RFC 3030 section 2.
 		return refusal(503, EnhancedCode{5, 5, 1}, "DATA not allowed after BDAT")
 	case verb == "BDAT":
-		return s.admitBDAT(d)
+		to.size, to.last = parseBDAT(to.line)
+		return s.admitBDAT(d, to.size)
 	case verb == "AUTH" && s.holdsAuth():
 		return refusal(523, EnhancedCode{5, 7, 10}, "TLS is required")
 	}
@@ -358,8 +369,7 @@ const maxChunk = 1<<32 - 1
 // admitBDAT refuses chunks of which it isn't certain that the server reads
 // them before it replies (RFC 3030 section 2): else nobody could tell the
 // chunk from the commands behind it. Codes and texts are go-smtp's.
-func (s *Session) admitBDAT(d decision) decision {
-	size := chunkSize(d.pass.Command)
+func (s *Session) admitBDAT(d decision, size int64) decision {
 	switch {
 	case size < 0:
 		return refusal(501, EnhancedCode{5, 5, 4}, "Malformed BDAT command")
@@ -396,17 +406,6 @@ func parseBDAT(line string) (size int64, last bool) {
 		return -1, false
 	}
 	return size, last
-}
-
-func parseCommand(line string, inSASL bool) command {
-	if inSASL {
-		return command{verb: "AUTH", line: line}
-	}
-	c := command{verb: verbOf(line), line: line}
-	if c.verb == "BDAT" {
-		c.size, c.last = parseBDAT(line)
-	}
-	return c
 }
 
 func isKnown(verb string) bool {

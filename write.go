@@ -61,8 +61,12 @@ func (c *conn) relay(code int, reply []byte) error {
 	if !slices.Equal(offer, lines) {
 		reply = wire.AppendReply(nil, code, offer)
 	}
-	if was == phaseContent {
+	switch {
+	case was == phaseContent:
 		c.replyToContent(code, lmtp)
+	case s.phase == phaseContent:
+		c.content = wire.Content{}
+		c.ended, c.sure, c.taken = false, false, false
 	}
 	if was == phaseReply && c.chunk > 0 && v == forward {
 		// Where the server is in the chunk, nobody knows.
