@@ -6,6 +6,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
@@ -22,8 +23,8 @@ import (
 	"time"
 )
 
-// identity is a certificate and its key. The certificate's fields may have been
-// changed after it was signed, to be a parent that lies.
+// identity is a certificate and its key. forger and nameOnly change its fields,
+// for what it signs.
 type identity struct {
 	*x509.Certificate
 	key *ecdsa.PrivateKey
@@ -139,6 +140,63 @@ var unknownCritical = critical(asn1.ObjectIdentifier{2, 999, 1}, []byte{5, 0})
 // (RFC 5280 section 4.2.1.10).
 var permitDirectoryName = critical(asn1.ObjectIdentifier{2, 5, 29, 30},
 	[]byte{0x30, 0x08, 0xa0, 0x06, 0x30, 0x04, 0xa4, 0x02, 0x30, 0x00})
+
+// requirePolicy asks for a policy in all certificates (RFC 5280 section 4.2.1.11).
+var requirePolicy = critical(asn1.ObjectIdentifier{2, 5, 29, 36}, []byte{0x30, 0x03, 0x80, 0x01, 0x00})
+
+func both(a, b edit) edit { return func(c *x509.Certificate) { a(c); b(c) } }
+
+// version1 makes a self-signed certificate without extensions, such as old
+// roots are (RFC 5280 section 4.1.2.1).
+func version1(t *testing.T, cn string) *identity {
+	t.Helper()
+	model := root(t, cn)
+	type tbs struct {
+		Serial    *big.Int
+		Algorithm pkix.AlgorithmIdentifier
+		Issuer    asn1.RawValue
+		Validity  struct{ NotBefore, NotAfter time.Time }
+		Subject   asn1.RawValue
+		Key       asn1.RawValue
+	}
+	content := tbs{Serial: model.SerialNumber, Issuer: asn1.RawValue{FullBytes: model.RawIssuer},
+		Subject: asn1.RawValue{FullBytes: model.RawSubject}, Key: asn1.RawValue{FullBytes: model.RawSubjectPublicKeyInfo}}
+	content.Algorithm.Algorithm = asn1.ObjectIdentifier{1, 2, 840, 10045, 4, 3, 2} // ecdsa-with-SHA256, RFC 5758
+	content.Validity.NotBefore, content.Validity.NotAfter = model.NotBefore, model.NotAfter
+	signed, err := asn1.Marshal(content)
+	if err != nil {
+		t.Fatal(err)
+	}
+	hash := sha256.Sum256(signed)
+	signature, err := ecdsa.SignASN1(rand.Reader, model.key, hash[:])
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := asn1.Marshal(struct {
+		Content   asn1.RawValue
+		Algorithm pkix.AlgorithmIdentifier
+		Signature asn1.BitString
+	}{asn1.RawValue{FullBytes: signed}, content.Algorithm, asn1.BitString{Bytes: signature, BitLength: 8 * len(signature)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &identity{c, model.key}
+}
+
+// long makes a leaf with more issuers between it and the root than anyone needs.
+func long(t *testing.T, root *identity) []*identity {
+	t.Helper()
+	var sent []*identity
+	for n := range 110 {
+		root = ca(t, root, strconv.Itoa(n))
+		sent = append(sent, root)
+	}
+	return append(ids(leaf(t, root)), sent...)
+}
 
 // forger returns someone who signs as another, with a key of their own.
 func forger(t *testing.T, of *identity) *identity {
@@ -258,16 +316,39 @@ func TestVerify(t *testing.T) {
 			return material{ids(l), ids(l)}
 		}, want: 10, openssl: 10},
 		{name: "times are looked at from the root down", make: three(past, future, nil), want: 10, openssl: 10},
+		{name: "issuer expired, wrong signature in its name", make: func(t *testing.T) material {
+			r := root(t, "root")
+			c := ca(t, r, "ca", past)
+			return material{ids(leaf(t, forger(t, c)), c), ids(r)}
+		}, want: 10, openssl: 10},
 		{name: "all issuers of a name expired: the last to expire counts", make: func(t *testing.T) material {
 			r := root(t, "root")
-			a := ca(t, r, "ca", past)
-			b := issue(t, r, a.key, "ca", asCA, past, pathLen(0), func(c *x509.Certificate) { c.NotAfter = noon.Add(-time.Minute) })
+			a := ca(t, r, "ca", past, purpose(x509.ExtKeyUsageServerAuth))
+			b := issue(t, r, a.key, "ca", asCA, func(c *x509.Certificate) { c.NotAfter = noon.Add(-time.Minute) })
 			return material{ids(leaf(t, a), a, b), ids(r)}
 		}, want: 10, openssl: 10},
-		{name: "expired and not permitted", make: three(nil, permit("example.org"), func(c *x509.Certificate) {
-			dnsName("a.example.com")(c)
-			past(c)
-		}), want: 10, openssl: 10},
+		{name: "expired and not permitted", make: three(nil, permit("example.org"), both(dnsName("a.example.com"), past)), want: 10, openssl: 10},
+
+		{name: "valid issuer beside one not yet valid, leaf expired", make: func(t *testing.T) material {
+			r := root(t, "root")
+			a := ca(t, r, "ca")
+			b := issue(t, r, a.key, "ca", asCA, future, func(c *x509.Certificate) { c.NotAfter = noon.Add(24 * time.Hour) })
+			return material{ids(leaf(t, a, past), a, b), ids(r)}
+		}, want: 10, openssl: 10},
+		{name: "another of the issuer's name, leaf expired", make: func(t *testing.T) material {
+			r := root(t, "root")
+			c := ca(t, r, "ca")
+			return material{ids(leaf(t, c, past), ca(t, root(t, "unknown"), "ca"), c), ids(r)}
+		}, want: 10, openssl: 10},
+		{name: "path length just long enough, leaf expired", make: three(pathLen(1), pathLen(0), past), want: 10, openssl: 10},
+		{name: "issuer without key usage, leaf expired", make: three(nil, keyUsage(0), past), want: 10, openssl: 10},
+		{name: "root of version 1, leaf expired", make: func(t *testing.T) material {
+			r := version1(t, "root")
+			c := ca(t, r, "ca")
+			return material{ids(leaf(t, c, past), c), ids(r)}
+		}, want: 10, openssl: 10},
+		{name: "any purpose, expired", make: alone(nil, both(purpose(x509.ExtKeyUsageAny), past)), want: 10, openssl: 26,
+			differs: "as above, any purpose is none to OpenSSL"},
 
 		// 18, 19
 		{name: "self-signed", make: self(), want: 18, openssl: 18},
@@ -340,6 +421,7 @@ func TestVerify(t *testing.T) {
 		{name: "issuer is no CA", make: three(nil, notCA, nil), want: 24, openssl: 79},
 		{name: "issuer without basic constraints", make: three(nil, noBasicConstraints, nil), want: 24, openssl: 79},
 		{name: "issuer may not sign certificates", make: three(nil, keyUsage(x509.KeyUsageCRLSign), nil), want: 24, openssl: 79},
+		{name: "issuer and root are no CAs, SHA-1 by the root", make: three(notCA, both(notCA, sha1), nil), want: 24, openssl: 79},
 		{name: "root is no CA", make: alone(notCA, nil), want: 24, openssl: 79},
 		{name: "root without basic constraints", make: alone(noBasicConstraints, nil), want: 24, openssl: 79},
 		{name: "issuer is no CA, leaf expired", make: three(nil, notCA, past), want: 24, openssl: 79},
@@ -363,14 +445,12 @@ func TestVerify(t *testing.T) {
 
 		// 26
 		{name: "leaf for servers only", make: alone(nil, purpose(x509.ExtKeyUsageServerAuth)), want: 26, openssl: 26},
-		{name: "leaf for a purpose unknown to Go only", want: 26, openssl: 26,
+		{name: "leaf for a purpose unknown to Go", want: 26, openssl: 26,
 			make: alone(nil, func(c *x509.Certificate) { c.UnknownExtKeyUsage = []asn1.ObjectIdentifier{{2, 999, 2}} })},
 		{name: "issuer for servers only", make: three(nil, purpose(x509.ExtKeyUsageServerAuth), nil), want: 26, openssl: 26},
 		{name: "root for servers only", make: alone(purpose(x509.ExtKeyUsageServerAuth), nil), want: 26, openssl: 26},
-		{name: "leaf for servers only, expired", want: 26, openssl: 26, make: alone(nil, func(c *x509.Certificate) {
-			purpose(x509.ExtKeyUsageServerAuth)(c)
-			past(c)
-		})},
+		{name: "leaf for servers only, expired", want: 26, openssl: 26, make: alone(nil, both(purpose(x509.ExtKeyUsageServerAuth), past))},
+		{name: "leaf for servers only, unusable root", make: alone(unknownCritical, purpose(x509.ExtKeyUsageServerAuth)), want: 26, openssl: 26},
 		{name: "extensions are looked at from the leaf up", make: three(nil, notCA, purpose(x509.ExtKeyUsageServerAuth)), want: 26, openssl: 26},
 
 		// 47
@@ -381,10 +461,12 @@ func TestVerify(t *testing.T) {
 		{name: "name excluded", make: three(nil, exclude("example.com"), dnsName("a.example.com")), want: 1, openssl: 48},
 		{name: "name excluded among those permitted", want: 1, openssl: 48, make: three(permit("example.org"), exclude("a.example.org"), dnsName("a.example.org"))},
 		{name: "unknown critical extension", make: alone(nil, unknownCritical), want: 1, openssl: 34},
+		{name: "unknown critical extension, expired", make: alone(nil, both(unknownCritical, past)), want: 1, openssl: 34},
 		{name: "unknown critical extension of the issuer", make: three(nil, unknownCritical, nil), want: 1, openssl: 34},
 		{name: "unknown critical extension of the root", make: alone(unknownCritical, nil), want: 1, openssl: 34},
 		{name: "SHA-1 by the root", make: alone(nil, sha1), want: 1, openssl: 68},
 		{name: "SHA-1 by the issuer", make: three(nil, nil, sha1), want: 1, openssl: 68},
+		{name: "SHA-1 by the issuer, which is expired", make: three(nil, past, sha1), want: 1, openssl: 68},
 		{name: "wrong signature, in the root's name", make: func(t *testing.T) material {
 			r := root(t, "root")
 			return material{ids(leaf(t, nameOnly(forger(t, r)))), ids(r)}
@@ -394,16 +476,20 @@ func TestVerify(t *testing.T) {
 			c := ca(t, r, "ca")
 			return material{ids(leaf(t, forger(t, c)), c), ids(r)}
 		}, want: 1, openssl: 7},
+		{name: "wrong signature, in the issuer's name, expired", make: func(t *testing.T) material {
+			r := root(t, "root")
+			c := ca(t, r, "ca")
+			return material{ids(leaf(t, forger(t, c), past), c), ids(r)}
+		}, want: 1, openssl: 7},
 		{name: "more issuers than OpenSSL looks for", make: func(t *testing.T) material {
 			r := root(t, "root")
-			var sent []*identity
-			c := r
-			for n := range 110 {
-				c = ca(t, c, strconv.Itoa(n))
-				sent = append(sent, c)
-			}
-			return material{append(ids(leaf(t, c)), sent...), ids(r)}
+			return material{long(t, r), ids(r)}
 		}, want: 1, openssl: 22},
+		{name: "more issuers than OpenSSL looks for, unknown root", make: func(t *testing.T) material {
+			return material{long(t, root(t, "unknown")), ids(root(t, "root"))}
+		}, want: 1, openssl: 22},
+		{name: "issuer that wants a policy", make: three(nil, requirePolicy, nil), want: 1,
+			differs: "OpenSSL looks at policies only with -policy_check"},
 		{name: "directory name constraints", make: three(nil, permitDirectoryName, nil), want: 1,
 			differs: "Go doesn't know them, so to it they are an unknown critical extension"},
 	} {
