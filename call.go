@@ -25,6 +25,11 @@ type call struct {
 // ask calls the hook and returns its decision, checked; a failure's decision
 // if it has none.
 func (s *Session) ask(ctx context.Context, q call) decision {
+	if s.cfg.HookTimeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, s.cfg.HookTimeout)
+		defer cancel()
+	}
 	c := s.newContext(ctx)
 	defer s.endContext(c)
 	returned := false
@@ -109,9 +114,6 @@ func callHook(h Hook, ctx *Context, q *call) (d Decision, failure *Failure) {
 // callInTime calls the hook on a goroutine of its own, so that the call can be
 // given up.
 func (s *Session) callInTime(ctx context.Context, c *Context, q call) (Decision, *Failure) {
-	ctx, cancel := context.WithTimeout(ctx, s.cfg.HookTimeout)
-	defer cancel()
-	c.begin(ctx)
 	type result struct {
 		d       Decision
 		failure *Failure
@@ -124,13 +126,10 @@ func (s *Session) callInTime(ctx context.Context, c *Context, q call) (Decision,
 	}()
 	select {
 	case r := <-results:
-		return r.d, r.failure
+		if ctx.Err() == nil {
+			return r.d, r.failure
+		}
 	case <-ctx.Done():
-	}
-	select {
-	case r := <-results: // both were there: the hook came in time
-		return r.d, r.failure
-	default:
 	}
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		return nil, &Failure{Err: ErrHookTimeout}
@@ -253,16 +252,39 @@ func scrub(text string, cmd Command) string {
 		words = words[2:] // AUTH and the mechanism
 	}
 	for _, word := range words {
-		text = strings.ReplaceAll(text, word, mask)
+		text = maskIn(text, word)
 		decoded, err := base64.StdEncoding.DecodeString(word)
 		if err != nil {
 			continue
 		}
-		text = strings.ReplaceAll(text, string(decoded), mask)
+		text = maskIn(text, string(decoded))
 		for part := range strings.SplitSeq(string(decoded), "\x00") {
-			if part != "" {
-				text = strings.ReplaceAll(text, part, mask)
-			}
+			text = maskIn(text, part)
+		}
+	}
+	return text
+}
+
+// maskIn masks a secret in a text. One that is very short could be part of any
+// word; it is masked where it stands alone.
+func maskIn(text, secret string) string {
+	if len(secret) > 3 {
+		return strings.ReplaceAll(text, secret, mask)
+	}
+	if secret == "" {
+		return text
+	}
+	inWord := func(i int) bool {
+		if i < 0 || i >= len(text) {
+			return false
+		}
+		c := text[i]
+		return c >= 0x80 || '0' <= c && c <= '9' || 'a' <= c|0x20 && c|0x20 <= 'z'
+	}
+	for i := 0; i+len(secret) <= len(text); i++ {
+		if text[i:i+len(secret)] == secret && !inWord(i-1) && !inWord(i+len(secret)) {
+			text = text[:i] + mask + text[i+len(secret):]
+			i += len(mask) - 1
 		}
 	}
 	return text

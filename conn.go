@@ -39,6 +39,7 @@ type conn struct {
 	writeMu sync.Mutex // guards what follows, and Write of raw
 	reply   wire.Reply
 	partial []byte // a reply that the server hasn't finished
+	broken  bool   // what the server writes is no dialogue any more
 	out     []byte // replies held back
 	timer   *time.Timer
 
@@ -74,7 +75,8 @@ type conn struct {
 	deadlineMu    sync.Mutex
 	readDeadline  deadline
 	writeDeadline deadline
-	kicked        bool // raw's read deadline is past, to end a wait
+	moved         chan struct{} // closed when the server sets another read deadline
+	kicked        bool          // raw's read deadline is past, to end a wait
 }
 
 // Times that bound what the library does on its own account.
@@ -199,6 +201,10 @@ func (c *conn) SetReadDeadline(t time.Time) error {
 	defer c.deadlineMu.Unlock()
 	c.readDeadline = newDeadline(t)
 	c.timed.Store(true)
+	if c.moved != nil {
+		close(c.moved)
+		c.moved = nil
+	}
 	if c.gone.Load() {
 		return nil
 	}
@@ -247,6 +253,17 @@ func (c *conn) now() time.Time {
 		return time.Time{}
 	}
 	return time.Now()
+}
+
+// readDeadlineChange returns the server's read deadline, and a channel that is
+// closed when it sets another.
+func (c *conn) readDeadlineChange() (time.Time, <-chan struct{}) {
+	c.deadlineMu.Lock()
+	defer c.deadlineMu.Unlock()
+	if c.moved == nil {
+		c.moved = make(chan struct{})
+	}
+	return c.readDeadline.at, c.moved
 }
 
 // beforeRead makes raw's read deadline the server's.

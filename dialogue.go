@@ -70,6 +70,9 @@ func (s *Session) wantsLines() bool {
 
 // advance is the one function that moves the dialogue. Its caller holds s.mu.
 func (s *Session) advance(e event) verdict {
+	if s.phase == phaseOver {
+		return swallow
+	}
 	switch e.kind {
 	case passed:
 		s.observe(&e.cmd)
@@ -129,8 +132,6 @@ func (s *Session) advance(e event) verdict {
 func (s *Session) advanceReply(e event) verdict {
 	cmd, was := s.pending, s.phase
 	switch {
-	case was == phaseOver:
-		return swallow
 	case was == phaseGreeting && s.regreets:
 		s.regreets = false
 		s.setPhase(phaseCommand)

@@ -133,6 +133,9 @@ func (c *conn) bringCommand(p []byte) (int, error) {
 	}
 	start := c.now()
 	d := c.s.decide(c.s.ctx, line)
+	if d.over {
+		return 0, nil
+	}
 	if d.tls {
 		c.startTLS()
 		return 0, nil
@@ -424,29 +427,29 @@ func (c *conn) watch(wake chan struct{}) error {
 	if c.inErr != nil && (c.inErr != io.EOF || c.in.len() == 0) {
 		return c.readError()
 	}
-	c.deadlineMu.Lock()
-	timeout := orphanTime
-	if c.inErr == nil {
-		timeout = 0
-	}
-	if c.readDeadline.after > 0 {
-		timeout = time.Until(c.readDeadline.at)
-	}
-	c.deadlineMu.Unlock()
-	var expired <-chan time.Time
-	if timeout != 0 {
-		t := time.NewTimer(timeout)
-		defer t.Stop()
-		expired = t.C
-	}
-	select {
-	case <-wake:
-		return nil
-	case <-expired:
-		if c.inErr != nil {
-			return c.inErr
+	// There's no room to read on, or nothing: wait for what else may come.
+	orphaned := time.Now().Add(orphanTime)
+	for {
+		at, moved := c.readDeadlineChange()
+		if c.inErr != nil && (at.IsZero() || at.After(orphaned)) {
+			at = orphaned
 		}
-		return os.ErrDeadlineExceeded
+		var expired <-chan time.Time
+		if !at.IsZero() {
+			t := time.NewTimer(time.Until(at))
+			defer t.Stop()
+			expired = t.C
+		}
+		select {
+		case <-wake:
+			return nil
+		case <-moved:
+		case <-expired:
+			if c.inErr != nil && at.Equal(orphaned) {
+				return c.inErr
+			}
+			return os.ErrDeadlineExceeded
+		}
 	}
 }
 

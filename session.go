@@ -204,6 +204,7 @@ type decision struct {
 	chunk   int64 // octets of content that follow a BDAT command
 	cancel  bool  // the server's SASL exchange has to be cancelled
 	tls     bool  // the library has to start TLS
+	over    bool  // the session was over before the decision
 }
 
 func refuse(r Reply) decision { return decision{refused: true, reply: r.filled("")} }
@@ -248,6 +249,12 @@ func (s *Session) decide(ctx context.Context, line string) decision {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.next = false
+	if s.phase == phaseOver {
+		// It was closed meanwhile, or was before.
+		d = refuse(failureReply)
+		d.over = true
+		return d
+	}
 	if !d.refused {
 		next := d.pass.Next
 		to := command{verb: verb, line: d.pass.Command}

@@ -22,6 +22,9 @@ func (c *conn) Write(p []byte) (int, error) {
 	if c.gone.Load() {
 		return len(p), nil
 	}
+	if c.broken {
+		return 0, net.ErrClosed
+	}
 	if err := c.handshake(); err != nil {
 		return 0, err
 	}
@@ -230,6 +233,7 @@ func (c *conn) sendHeld() {
 // the client's commands any more. Its caller holds writeMu.
 func (c *conn) lostStep(what string) error {
 	c.s.logLostStep(what)
+	c.broken, c.partial = true, nil
 	c.s.mu.Lock()
 	c.drop = true
 	c.s.advance(event{kind: lost})
