@@ -227,23 +227,26 @@ func (c *conn) SetWriteDeadline(t time.Time) error {
 	return c.raw.SetWriteDeadline(t)
 }
 
-// extend moves the server's read deadline: by d, or, with d 0, to its full
-// time from now on.
+// extend moves the server's read deadline by what the hook took.
 func (c *conn) extend(d time.Duration) {
+	c.move(func(r *deadline) { r.at = r.at.Add(d) })
+}
+
+// renew gives the server's read deadline its full time from now on.
+func (c *conn) renew() {
+	c.move(func(r *deadline) { r.at = time.Now().Add(r.after) })
+}
+
+func (c *conn) move(by func(*deadline)) {
 	if !c.timed.Load() {
 		return
 	}
 	c.deadlineMu.Lock()
 	defer c.deadlineMu.Unlock()
-	switch {
-	case c.readDeadline.after <= 0:
-		return // none, or one that was past and is meant to interrupt
-	case d > 0:
-		c.readDeadline.at = c.readDeadline.at.Add(d)
-	default:
-		c.readDeadline.at = time.Now().Add(c.readDeadline.after)
+	if c.readDeadline.after > 0 { // else none, or one that is meant to interrupt
+		by(&c.readDeadline)
+		c.readDeadline.moved = true
 	}
-	c.readDeadline.moved = true
 }
 
 // now returns the time if a deadline depends on it. The zero time saves a call

@@ -200,7 +200,7 @@ func (s *Session) advanceReply(e event) verdict {
 			s.openTransaction(cmd.line)
 		}
 	case "RCPT":
-		if ok {
+		if e.code/10 == 25 {
 			s.txn.Recipients.list = append(s.txn.Recipients.list, e.rcpt)
 		}
 	case "RSET":

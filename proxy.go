@@ -120,7 +120,8 @@ type Proxy struct {
 
 	// AllowInsecureAuth offers and passes AUTH outside TLS. Without it, a
 	// listener with TLSConfig holds AUTH back from the EHLO reply until
-	// there is TLS, and answers it 523 (RFC 4954 section 4).
+	// there is TLS, and answers it 523 5.7.10 (RFC 4954 section 4, RFC 5248
+	// section 2.4).
 	AllowInsecureAuth bool
 
 	// RequireTLSForAuth holds AUTH back like that without a TLSConfig too,

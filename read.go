@@ -138,6 +138,7 @@ func (c *conn) bringCommand(p []byte) (int, error) {
 	}
 	if d.tls {
 		c.startTLS()
+		c.renew()
 		return 0, nil
 	}
 	if !d.refused {
@@ -146,7 +147,7 @@ func (c *conn) bringCommand(p []byte) (int, error) {
 		}
 		return c.hand(p, d.pass.Command, d.chunk), nil
 	}
-	c.extend(0)
+	c.renew()
 	if n := c.s.Discard(); n > 0 {
 		if err := c.discard(n); err != nil {
 			return 0, err

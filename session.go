@@ -2,6 +2,7 @@ package smtpproxy
 
 import (
 	"context"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -68,6 +69,7 @@ type config struct {
 
 func (p *Proxy) config() *config {
 	cfg := &config{Proxy: *p, maxLine: p.lineLimit()}
+	cfg.TLSKeywords = slices.Clone(p.TLSKeywords)
 	for _, v := range p.Commands {
 		cfg.verbs = append(cfg.verbs, upperASCII(v))
 	}

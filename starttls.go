@@ -3,6 +3,7 @@ package smtpproxy
 import (
 	"context"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"io"
 	"log/slog"
@@ -43,20 +44,19 @@ func (c *conn) startTLS() {
 	next := &conn{raw: tc, s: c.s, l: c.l}
 	if err := next.shakeHands(); err != nil {
 		// Nothing is sent in plaintext after the 220.
-		c.s.mu.Lock()
-		c.s.advance(event{kind: lost})
-		c.s.mu.Unlock()
+		c.s.Close()
 		c.raw.Close()
 		return
 	}
 	next.shaken.Store(true)
+	t := c.s.cfg.describe(tc.ConnectionState())
 
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()
 	if c.closed.Load() {
 		return // Close has closed raw
 	}
-	c.s.advance(event{kind: startedTLS, tls: c.s.cfg.describe(tc.ConnectionState())})
+	c.s.advance(event{kind: startedTLS, tls: t})
 	c.next = next
 	next.patience = time.AfterFunc(handoverTime, next.abandon)
 }
@@ -94,16 +94,16 @@ func (c *conn) handshake() error {
 	if c.shaken.Load() {
 		return nil
 	}
-	err := c.shakeHands()
-	c.s.mu.Lock()
-	defer c.s.mu.Unlock()
-	if err != nil {
-		c.s.advance(event{kind: lost})
-		c.rejectPlaintext(err)
+	if err := c.shakeHands(); err != nil {
+		c.s.Close()
+		rejectPlaintext(err)
 		c.raw.Close()
 		return err
 	}
-	c.s.conn.TLS = c.s.cfg.describe(c.raw.(*tls.Conn).ConnectionState())
+	t := c.s.cfg.describe(c.raw.(*tls.Conn).ConnectionState())
+	c.s.mu.Lock()
+	defer c.s.mu.Unlock()
+	c.s.conn.TLS = t
 	c.shaken.Store(true)
 	return nil
 }
@@ -126,7 +126,7 @@ func (c *conn) shakeHands() error {
 }
 
 // rejectPlaintext tells a client that speaks SMTP where TLS is expected.
-func (c *conn) rejectPlaintext(err error) {
+func rejectPlaintext(err error) {
 	var header tls.RecordHeaderError
 	if errors.As(err, &header) && header.Conn != nil {
 		header.Conn.SetWriteDeadline(time.Now().Add(closeTime))
@@ -144,15 +144,15 @@ func (c *config) describe(state tls.ConnectionState) TLS {
 	case len(state.VerifiedChains) > 0:
 		t.PeerCert = NewPeerCert(0, nil, chain...)
 	default:
-		var verify tls.Config
-		if c.TLSConfig != nil {
-			verify.ClientCAs, verify.Time = c.TLSConfig.ClientCAs, c.TLSConfig.Time
-		}
+		var roots *x509.CertPool
 		now := time.Now()
-		if verify.Time != nil {
-			now = verify.Time()
+		if c.TLSConfig != nil {
+			roots = c.TLSConfig.ClientCAs
+			if c.TLSConfig.Time != nil {
+				now = c.TLSConfig.Time()
+			}
 		}
-		number, err := openssl.Verify(chain, verify.ClientCAs, now)
+		number, err := openssl.Verify(chain, roots, now)
 		t.PeerCert = NewPeerCert(number, err, chain...)
 	}
 	return t
