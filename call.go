@@ -24,7 +24,7 @@ type call struct {
 
 // ask calls the hook and returns its decision, checked; a failure's decision
 // if it has none.
-func (s *Session) ask(ctx context.Context, q call) decision {
+func (s *Session) ask(ctx context.Context, q *call) decision {
 	if s.cfg.HookTimeout > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, s.cfg.HookTimeout)
@@ -38,21 +38,21 @@ func (s *Session) ask(ctx context.Context, q call) decision {
 			// runtime.Goexit: nobody gets the decision any more.
 			s.logFailure(Failure{Err: ErrHookExit, Command: q.cmd})
 			s.mu.Lock()
-			s.advance(event{kind: lost})
+			s.advance(&event{kind: lost})
 			s.mu.Unlock()
 		}
 	}()
 	var d Decision
 	var failure *Failure
 	if s.cfg.HookTimeout > 0 {
-		d, failure = s.callInTime(ctx, c, q)
+		d, failure = s.callInTime(ctx, c, *q)
 	} else {
-		d, failure = callHook(s.cfg.Hook, c, &q)
+		d, failure = callHook(s.cfg.Hook, c, q)
 	}
 	returned = true
 
 	if failure == nil {
-		checked, err := s.check(d, &q)
+		checked, err := s.check(d, q)
 		if err == nil {
 			return checked
 		}
@@ -61,9 +61,9 @@ func (s *Session) ask(ctx context.Context, q call) decision {
 	failure.Command = q.cmd
 	s.logFailure(*failure)
 	if f := s.cfg.OnFailure; f != nil {
-		d, second := callHook(onFailure{f, *failure}, c, &q)
+		d, second := callHook(onFailure{f, *failure}, c, q)
 		if second == nil && d != nil {
-			checked, err := s.check(d, &q)
+			checked, err := s.check(d, q)
 			if err == nil {
 				return checked
 			}

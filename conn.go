@@ -42,6 +42,7 @@ type conn struct {
 	broken  bool   // what the server writes is no dialogue any more
 	out     []byte // replies held back
 	timer   *time.Timer
+	ticking bool // timer runs
 
 	// reading tells that a Read is under way.
 	reading atomic.Bool
@@ -141,7 +142,7 @@ func (c *conn) Close() error {
 		c.l.queue(c.next)
 		return nil
 	}
-	c.s.advance(event{kind: lost})
+	c.s.advance(&event{kind: lost})
 	c.notify()
 	postponed := c.postponed
 	c.s.mu.Unlock()

@@ -60,7 +60,7 @@ func (s *Session) take(code int, lines []string) (verdict, []string) {
 	if s.relay && code == 250 && s.wantsLines() {
 		lines = s.offered(lines)
 	}
-	return s.advance(e), lines
+	return s.advance(&e), lines
 }
 
 // wantsLines tells whether the reply that is due carries keywords.
@@ -69,7 +69,7 @@ func (s *Session) wantsLines() bool {
 }
 
 // advance is the one function that moves the dialogue. Its caller holds s.mu.
-func (s *Session) advance(e event) verdict {
+func (s *Session) advance(e *event) verdict {
 	if s.phase == phaseOver {
 		return swallow
 	}
@@ -129,8 +129,8 @@ func (s *Session) advance(e event) verdict {
 
 // advanceReply is the part of advance for the server's replies. Replies are
 // matched to commands by counting (RFC 2920 section 3.1).
-func (s *Session) advanceReply(e event) verdict {
-	cmd, was := s.pending, s.phase
+func (s *Session) advanceReply(e *event) verdict {
+	cmd, was := &s.pending, s.phase
 	switch {
 	case was == phaseGreeting && s.regreets:
 		s.regreets = false

@@ -176,7 +176,7 @@ func (c *conn) bringPostponed(p []byte) error {
 	c.s.mu.Lock()
 	reply := c.postponed
 	c.postponed, c.drop = nil, true
-	c.s.advance(event{kind: lost})
+	c.s.advance(&event{kind: lost})
 	c.s.mu.Unlock()
 	c.writeMu.Lock()
 	defer c.writeMu.Unlock()
@@ -283,7 +283,7 @@ func (c *conn) tooLong() {
 // hangUp ends the connection with a reply.
 func (c *conn) hangUp(r Reply) {
 	c.s.mu.Lock()
-	c.s.advance(event{kind: lost})
+	c.s.advance(&event{kind: lost})
 	c.drop = true
 	c.s.mu.Unlock()
 	c.respond(r, false)
@@ -342,7 +342,7 @@ func (c *conn) contentError() error {
 	}
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()
-	c.s.advance(event{kind: lost})
+	c.s.advance(&event{kind: lost})
 	c.flowing, c.chunk = false, 0
 	return io.ErrUnexpectedEOF
 }

@@ -185,7 +185,7 @@ func (s *Session) Replied(code int, lines ...string) {
 func (s *Session) StartedTLS(t TLS) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.advance(event{kind: startedTLS, tls: t})
+	s.advance(&event{kind: startedTLS, tls: t})
 }
 
 // Close ends the session: its Context is done. A server with a state machine of
@@ -193,7 +193,7 @@ func (s *Session) StartedTLS(t TLS) {
 func (s *Session) Close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.advance(event{kind: lost})
+	s.advance(&event{kind: lost})
 }
 
 // decision is a Decision that doesn't have to be allocated. Nor has the one
@@ -231,7 +231,10 @@ func (s *Session) decide(ctx context.Context, line string) decision {
 	if shown && s.ptr != nil {
 		s.awaitPTR()
 	}
-	conn, txn := s.conn, s.txn
+	q := call{cmd: cmd, verb: verb, own: own}
+	if shown {
+		q.conn, q.txn = s.conn, s.txn
+	}
 	s.discard = 0
 	s.mu.Unlock()
 
@@ -243,7 +246,7 @@ func (s *Session) decide(ctx context.Context, line string) decision {
 	case indexControl(line) >= 0:
 		d = refusal(500, EnhancedCode{5, 5, 2}, "Control character in command line")
 	case shown:
-		d = s.ask(ctx, call{cmd, verb, own, conn, txn})
+		d = s.ask(ctx, &q)
 	default:
 		d = decision{pass: Pass{Command: line}}
 	}
@@ -276,7 +279,7 @@ func (s *Session) decide(ctx context.Context, line string) decision {
 				return d // the server doesn't get it
 			}
 			d.chunk = to.size
-			s.advance(event{kind: passed, cmd: to})
+			s.advance(&event{kind: passed, cmd: to})
 			return d
 		}
 	}
@@ -291,7 +294,7 @@ func (s *Session) decide(ctx context.Context, line string) decision {
 	}
 	s.next = d.reply.Next || d.pass.Next
 	d.cancel = s.relay && s.phase == phaseSASL
-	s.advance(event{kind: answered, cmd: command{verb: verb}, code: d.reply.Code, over: d.reply.Disconnect})
+	s.advance(&event{kind: answered, cmd: command{verb: verb}, code: d.reply.Code, over: d.reply.Disconnect})
 	return d
 }
 

@@ -56,7 +56,7 @@ func (c *conn) startTLS() {
 	if c.closed.Load() {
 		return // Close has closed raw
 	}
-	c.s.advance(event{kind: startedTLS, tls: t})
+	c.s.advance(&event{kind: startedTLS, tls: t})
 	c.next = next
 	next.patience = time.AfterFunc(handoverTime, next.abandon)
 }

@@ -74,7 +74,7 @@ func (c *conn) relay(code int, reply []byte) error {
 	if was == phaseReply && c.chunk > 0 && v == forward {
 		// Where the server is in the chunk, nobody knows.
 		c.chunk, c.drop = 0, true
-		s.advance(event{kind: lost})
+		s.advance(&event{kind: lost})
 	}
 	if v == postpone {
 		c.postponed = bytes.Clone(reply)
@@ -190,24 +190,30 @@ func (c *conn) write(b []byte) error {
 	if err != nil {
 		c.s.mu.Lock()
 		c.drop = true
-		c.s.advance(event{kind: lost})
+		c.s.advance(&event{kind: lost})
 		c.s.mu.Unlock()
 	}
 	return err
 }
 
 // startTimer sees to it that no reply is held for long, however slow the hook
-// or the server is with the next.
+// or the server is with the next. A timer that runs already will do: it costs
+// as much as a system call to start one.
 func (c *conn) startTimer() {
-	if c.timer == nil {
+	switch {
+	case c.ticking:
+		return
+	case c.timer == nil:
 		c.timer = time.AfterFunc(holdTime, func() {
 			c.writeMu.Lock()
 			defer c.writeMu.Unlock()
+			c.ticking = false
 			c.sendHeld()
 		})
-		return
+	default:
+		c.timer.Reset(holdTime)
 	}
-	c.timer.Reset(holdTime)
+	c.ticking = true
 }
 
 // flush sends what is held, before Read waits for the client. If another
@@ -236,7 +242,7 @@ func (c *conn) lostStep(what string) error {
 	c.broken, c.partial = true, nil
 	c.s.mu.Lock()
 	c.drop = true
-	c.s.advance(event{kind: lost})
+	c.s.advance(&event{kind: lost})
 	c.notify()
 	c.s.mu.Unlock()
 	c.beforeOwnWrite()
