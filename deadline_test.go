@@ -342,7 +342,11 @@ func TestCloseDoesNotWaitForAClientThatDoesNotRead(t *testing.T) {
 		<-waits
 		time.Sleep(after)
 		if reads {
-			go c.expect("250 x")
+			go func() {
+				if got := c.reply(); got != "250 x" {
+					t.Errorf("got reply %q", got)
+				}
+			}()
 		}
 		start := time.Now()
 		(<-conns).Close()

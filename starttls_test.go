@@ -8,7 +8,6 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
-	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -155,14 +154,6 @@ func (k *talker) want(line, reply string) string {
 		k.t.Fatalf("%q: got %q, %v; want %q", line, got, err, reply)
 	}
 	return got
-}
-
-// wantEnd checks that the server closes.
-func (k *talker) wantEnd() {
-	k.t.Helper()
-	if rest, err := io.ReadAll(k.r); len(rest) > 0 || errors.Is(err, os.ErrDeadlineExceeded) {
-		k.t.Fatalf("got %q, %v; want the end", rest, err)
-	}
 }
 
 func (k *talker) startTLS() {
