@@ -19,7 +19,7 @@ type event struct {
 	code int       // replied, answered
 	over bool      // answered: the connection ends
 	helo []string  // replied: the lines of the reply
-	rcpt Recipient // replied: the recipient that a 25x accepts
+	rcpt Recipient // replied: the recipient that a 2xx accepts
 	tls  TLS       // startedTLS
 }
 
@@ -48,7 +48,7 @@ const (
 // s.mu, which is released while Proxy.TransportID is called.
 func (s *Session) take(code int, lines []string) (verdict, []string) {
 	e := event{kind: replied, code: code, helo: lines}
-	if s.phase == phaseReply && s.pending.verb == "RCPT" && code/10 == 25 {
+	if s.phase == phaseReply && s.pending.verb == "RCPT" && code/100 == 2 {
 		e.rcpt = s.recipient(s.pending.line)
 		if s.cfg.TransportID != nil {
 			conn := s.conn
@@ -200,7 +200,7 @@ func (s *Session) advanceReply(e *event) verdict {
 			s.openTransaction(cmd.line)
 		}
 	case "RCPT":
-		if e.code/10 == 25 {
+		if ok {
 			s.txn.Recipients.list = append(s.txn.Recipients.list, e.rcpt)
 		}
 	case "RSET":
