@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log"
 	"math/rand/v2"
 	"net"
 	"strings"
@@ -93,6 +94,7 @@ func serveTLS(t *testing.T, b *tlsBackend, p *smtpproxy.Proxy, options ...func(*
 	t.Helper()
 	srv := smtp.NewServer(b)
 	srv.Domain = "mx.example"
+	srv.ErrorLog = log.New(io.Discard, "", 0)
 	srv.TLSConfig = serverTLS()
 	srv.EnableREQUIRETLS = true
 	for _, o := range options {
@@ -188,6 +190,7 @@ func TestAfterSTARTTLSTheServerStartsAnewWithTLSVisible(t *testing.T) {
 	k.want("DATA", "354")
 	k.want("text\r\n.", "250")
 	k.want("QUIT", "221")
+	io.Copy(io.Discard, k.r) // the server closes when it has logged out
 	if got, want := b.log(), "session before.example TLS false true; logout; session after.example TLS true true; auth user; mail a@example.com; rcpt b@example.org; data <nil>; logout"; got != want {
 		t.Errorf("the backend saw\n%s\nwant\n%s", got, want)
 	}
