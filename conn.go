@@ -69,8 +69,8 @@ type conn struct {
 	postponed []byte
 
 	// Of a connection after STARTTLS, until the server has accepted it:
-	claimed  atomic.Bool
 	patience *time.Timer
+	claimed  atomic.Bool // not guarded by s.mu
 
 	timed         atomic.Bool // the server has set a read deadline
 	deadlineMu    sync.Mutex

@@ -67,6 +67,8 @@ func (c *conn) claim() bool {
 	if c.claimed.Swap(true) {
 		return false
 	}
+	c.s.mu.Lock()
+	defer c.s.mu.Unlock()
 	c.patience.Stop()
 	return true
 }
