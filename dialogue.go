@@ -130,7 +130,7 @@ func (s *Session) advance(e *event) verdict {
 // advanceReply is the part of advance for the server's replies. Replies are
 // matched to commands by counting (RFC 2920 section 3.1).
 func (s *Session) advanceReply(e *event) verdict {
-	cmd, was := &s.pending, s.phase
+	cmd, was := s.pending, s.phase
 	switch {
 	case was == phaseGreeting && s.regreets:
 		s.regreets = false
@@ -183,7 +183,8 @@ func (s *Session) advanceReply(e *event) verdict {
 		return forward
 	}
 	exchange := s.exchange
-	s.exchange = nil
+	// A command that nobody knows may be a password sent out of its place.
+	s.pending, s.exchange = command{}, nil
 	s.setPhase(phaseCommand)
 	ok := e.code/100 == 2
 	switch cmd.verb {
