@@ -106,7 +106,6 @@ var dialogueServers = map[string]func(...servertest.Option) *servertest.Server{
 	"lenient": servertest.Lenient,
 	"early":   func(o ...servertest.Option) *servertest.Server { return servertest.EarlyRefuser(10, o...) },
 	"early-0": func(o ...servertest.Option) *servertest.Server { return servertest.EarlyRefuser(0, o...) },
-	"early-3": func(o ...servertest.Option) *servertest.Server { return servertest.EarlyRefuser(3, o...) },
 }
 
 var serverOptions = map[string]func(*smtp.Server){

@@ -1,0 +1,522 @@
+package smtpproxy_test
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"io"
+	"iter"
+	"net"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/seed3262c777/smtpproxy"
+	"github.com/seed3262c777/smtpproxy/internal/servertest"
+)
+
+// This file proves that the library finds the end of a message where the server
+// finds it, for each of the 21,845 contents of up to seven octets that matter:
+// CR, LF, dots, and a letter for all others.
+
+// A session around one message.
+const (
+	beforeContent = "HELO x\r\nMAIL FROM:<a@a>\r\nRCPT TO:<b@b>\r\nDATA\r\n"
+	afterContent  = "x\r\n.\r\n" // ends it for every server, if nothing has before
+	afterMessage  = "NOOP marker\r\nQUIT\r\n"
+)
+
+// exhaustiveDialect is a server, and how careless relays do with it.
+type exhaustiveDialect struct {
+	start  func() *servertest.Server
+	gosmtp bool   // it records what its backend saw
+	wrong  string // a careless relay that is wrong about it
+	right  string // one that is right, if there is one
+}
+
+var exhaustiveDialects = map[string]exhaustiveDialect{
+	"strict":  {start: func() *servertest.Server { return servertest.Strict() }, wrong: "any dot", right: "CRLF.CRLF"},
+	"lenient": {start: func() *servertest.Server { return servertest.Lenient() }, wrong: "CRLF.CRLF", right: "any dot"},
+	"go-smtp": {start: func() *servertest.Server { return servertest.GoSMTP() }, wrong: "CRLF.CRLF", gosmtp: true},
+	"refuses at once": {start: func() *servertest.Server {
+		return servertest.EarlyRefuser(0)
+	}, wrong: "any dot"},
+	"refuses early": {start: func() *servertest.Server {
+		return servertest.EarlyRefuser(3)
+	}, wrong: "any dot"},
+}
+
+// shortContents yields every string of up to n octets that matter.
+func shortContents(n int) iter.Seq[string] {
+	const octets = "\r\n.a"
+	return func(yield func(string) bool) {
+		level := []string{""}
+		for length := 0; ; length++ {
+			var next []string
+			for _, s := range level {
+				if !yield(s) {
+					return
+				}
+				for _, c := range octets {
+					next = append(next, s+string(c))
+				}
+			}
+			if length == n {
+				return
+			}
+			level = next
+		}
+	}
+}
+
+func longestContent() int {
+	if testing.Short() {
+		return 5
+	}
+	return 7
+}
+
+// sessionHost is a server and what is between it and its clients, for one session after
+// the other.
+type sessionHost struct {
+	t        *testing.T
+	d        exhaustiveDialect
+	w        wrap
+	sessions int
+	server   *servertest.Server
+	hook     *passLog
+	tr       transport
+	stop     func()
+}
+
+func newSessionHost(t *testing.T, d exhaustiveDialect, w wrap) *sessionHost {
+	h := &sessionHost{t: t, d: d, w: w, stop: func() {}}
+	t.Cleanup(func() { h.stop() })
+	return h
+}
+
+// restart starts a server that has nothing on record.
+func (h *sessionHost) restart() {
+	h.stop()
+	server, served := h.d.start(), make(chan error, 1)
+	h.server, h.hook, h.tr = server, &passLog{}, newTransport(true, connectInMemory)
+	l := h.w(h.tr, h.hook)
+	go func() { served <- server.Serve(l) }()
+	h.stop = func() {
+		server.Close()
+		<-served
+	}
+}
+
+// sessionPlayed is what became of a session.
+type sessionPlayed struct {
+	shown    []string // to the hook
+	executed []string // by the server
+	messages []string // that the server took
+	got      string   // by the client
+}
+
+// play plays a session, sent in the given pieces.
+func (h *sessionHost) play(pieces ...string) (p sessionPlayed) {
+	h.t.Helper()
+	if h.sessions++; h.sessions%32 == 1 {
+		h.restart() // the record is copied each time, so it has to be short
+	}
+	before := h.server.Record()
+	h.hook.mu.Lock()
+	h.hook.lines = nil
+	h.hook.mu.Unlock()
+	c, err := h.tr.dial()
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	for _, piece := range pieces {
+		io.WriteString(c, piece)
+	}
+	mem := c.(*memoryConn)
+	mem.CloseWrite()
+	select {
+	case <-mem.in.end: // to read as it comes would take longer
+	case <-time.After(20 * time.Second):
+		h.t.Errorf("the session hangs: sent %q", pieces)
+		c.Close()
+	}
+	got, _ := io.ReadAll(c)
+	rec := h.server.Record()
+	for _, m := range rec.Messages[len(before.Messages):] {
+		p.messages = append(p.messages, fmt.Sprintf("%q %q %q", m.From, m.To, m.Data))
+	}
+	p.shown, p.executed, p.got = h.hook.passed(), rec.Commands[len(before.Commands):], string(got)
+	return p
+}
+
+// rivals are a relay and the lack of one.
+type rivals struct {
+	d       exhaustiveDialect
+	relayed *sessionHost
+	bare    *sessionHost
+	meter   *meteredConn // of the session with the bare server
+}
+
+func newRivals(t *testing.T, d exhaustiveDialect, relay wrap) *rivals {
+	r := &rivals{d: d, relayed: newSessionHost(t, d, relay)}
+	r.bare = newSessionHost(t, d, func(l net.Listener, _ smtpproxy.Hook) net.Listener {
+		return wrappedListener{l, func(c net.Conn) net.Conn {
+			r.meter = &meteredConn{Conn: c}
+			return r.meter
+		}}
+	})
+	return r
+}
+
+// aftermath is what happens with commands behind a message.
+type aftermath struct {
+	shown    []string // to the hook
+	executed []string // by the server
+	classes  string   // first digits of the replies
+}
+
+func (a aftermath) equal(b aftermath) bool {
+	return slices.Equal(a.shown, b.shown) && slices.Equal(a.executed, b.executed) && a.classes == b.classes
+}
+
+// commandsIn returns what has to happen with all lines of rest.
+func commandsIn(rest string) (a aftermath) {
+	for line := range strings.Lines(rest) {
+		line = strings.TrimSuffix(strings.TrimSuffix(line, "\n"), "\r")
+		if strings.Contains(line, "\r") {
+			a.classes += "5"
+			continue
+		}
+		a.shown = append(a.shown, line)
+		switch {
+		case !startsWithLetter(line):
+			a.classes += "5"
+			continue
+		case strings.HasPrefix(line, "NOOP"), line == "QUIT":
+			a.classes += "2"
+		default:
+			a.classes += "5"
+		}
+		a.executed = append(a.executed, line)
+	}
+	return a
+}
+
+func startsWithLetter(line string) bool {
+	return line != "" && 'a' <= line[0]|0x20 && line[0]|0x20 <= 'z'
+}
+
+// differ plays a session with the relay, and without. It tells what is
+// different, if anything is.
+func (r *rivals) differ(pieces ...string) (problem string) {
+	t := r.bare.t
+	t.Helper()
+	sent := strings.Join(pieces, "")
+	want := r.bare.play(beforeContent, strings.TrimPrefix(sent, beforeContent))
+	replies := strings.SplitAfter(want.got, "\n")
+	if len(r.meter.replies) < 6 || len(replies) < 6 {
+		t.Fatalf("sent %q, got %q", sent, want.got)
+	}
+	// After the greeting and four commands, this is about the message.
+	end, final := r.meter.replies[5], replies[5][:1]
+	if len(want.messages) > 1 {
+		t.Fatalf("sent %q, it took %q", sent, want.messages)
+	}
+
+	got := r.relayed.play(pieces...)
+	saw := aftermath{shown: got.shown[min(4, len(got.shown)):]}
+	for line := range strings.Lines(got.got) {
+		saw.classes += line[:1]
+	}
+	if !r.d.gosmtp {
+		saw.executed = got.executed[min(4, len(got.executed)):]
+	}
+	// goesOn tells whether all went on as it has to behind a place.
+	goesOn := func(end int) bool {
+		want := commandsIn(sent[end:])
+		if r.d.gosmtp {
+			want.executed = nil
+		}
+		want.classes = "22223" + final + want.classes
+		return want.equal(saw)
+	}
+	ok := goesOn(end)
+	if final != "2" {
+		// The server may have got more in one piece: up to a place where
+		// some server would see the end. Else it's all over.
+		ok = ok || saw.equal(aftermath{classes: "22223" + final})
+		for i := end; !ok && i <= len(sent); i++ {
+			ok = strings.HasSuffix(strings.TrimRight(sent[:i], "\r\n"), ".") && goesOn(i)
+		}
+	}
+	if r.d.gosmtp {
+		ok = ok && slices.Equal(got.executed, []string{"MAIL a@a", "RCPT b@b", "DATA", "RSET", "LOGOUT"})
+	}
+	if ok && slices.Equal(got.messages, want.messages) {
+		return ""
+	}
+	return fmt.Sprintf("sent %q\nbare, the server replies after %q\nand took %q; now %q\nthe hook was shown %q\nthe server executed %q\nthe client got %q",
+		pieces, sent[:end], want.messages, got.messages, got.shown, got.executed, got.got)
+}
+
+func TestExhaustivelyEachShortMessageEndsWhereItDoesWithoutTheLibrary(t *testing.T) {
+	for name, d := range exhaustiveDialects {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r, n := newRivals(t, d, library), 0
+			for content := range shortContents(longestContent()) {
+				n++
+				if problem := r.differ(beforeContent + content + afterContent + afterMessage); problem != "" {
+					t.Fatal(problem)
+				}
+			}
+			if want := map[int]int{5: 1365, 7: 21845}[longestContent()]; n != want {
+				t.Errorf("%d messages, not %d", n, want)
+			}
+		})
+	}
+}
+
+func TestExhaustivelyTheEndOfAMessageIsFoundHoweverItIsCut(t *testing.T) {
+	for name, d := range exhaustiveDialects {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRivals(t, d, library)
+			check := func(pieces ...string) {
+				if problem := r.differ(pieces...); problem != "" {
+					t.Fatal(problem)
+				}
+			}
+			// Octet by octet.
+			for content := range shortContents(longestContent() - 2) {
+				check(append(strings.Split(beforeContent+content+afterContent, ""), afterMessage)...)
+			}
+			// In every way there is.
+			for _, content := range []string{"a\r\n.\r\n", "\r\r\n.\r\n", "\n.\n", "\r\n.\r\r\n"} {
+				for cuts := range 1 << len(content) {
+					check(cutInPieces(beforeContent, content+afterContent+afterMessage, cuts)...)
+				}
+			}
+		})
+	}
+}
+
+// cutInPieces appends octets to a piece, and starts another where a bit of cuts
+// says so.
+func cutInPieces(first, octets string, cuts int) []string {
+	pieces := []string{first}
+	for i := range len(octets) {
+		if cuts>>i&1 != 0 {
+			pieces = append(pieces, "")
+		}
+		pieces[len(pieces)-1] += octets[i : i+1]
+	}
+	return pieces
+}
+
+// Relays as one would write them at first. They are as careful as the library
+// with commands, but they know best where a message ends.
+func TestExhaustivelyACarelessRelayIsFoundOut(t *testing.T) {
+	for name, d := range exhaustiveDialects {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			found := func(relay string) (problem string) {
+				r := newRivals(t, d, knowsBest(relay))
+				for content := range shortContents(6) {
+					if problem = r.differ(beforeContent + content + afterContent + afterMessage); problem != "" {
+						return problem
+					}
+				}
+				return ""
+			}
+			if found(d.wrong) == "" {
+				t.Errorf("a relay that ends messages at %s is not", d.wrong)
+			}
+			if d.right == "" {
+				return
+			}
+			if problem := found(d.right); problem != "" {
+				t.Errorf("one that is right about this server is found out too: %s", problem)
+			}
+		})
+	}
+}
+
+func knowsBest(end string) wrap {
+	return func(l net.Listener, h smtpproxy.Hook) net.Listener {
+		return wrappedListener{l, func(c net.Conn) net.Conn {
+			return &knowsBestConn{Conn: c, r: bufio.NewReader(c), hook: h, end: end}
+		}}
+	}
+}
+
+type knowsBestConn struct {
+	net.Conn
+	r       *bufio.Reader
+	hook    smtpproxy.Hook
+	end     string
+	content []byte // since DATA, its line end included; nil outside
+}
+
+func (c *knowsBestConn) Read(p []byte) (int, error) {
+	for {
+		octets, err := c.r.ReadBytes('\n')
+		if err != nil {
+			return 0, err
+		}
+		line := strings.TrimSuffix(strings.TrimSuffix(string(octets), "\n"), "\r")
+		switch {
+		case c.content != nil:
+			c.content = append(c.content, octets...)
+			if c.end == "any dot" && strings.TrimRight(line, "\r") == "." ||
+				c.end == "CRLF.CRLF" && bytes.HasSuffix(c.content, []byte("\r\n.\r\n")) {
+				c.content = nil
+			}
+			return copy(p, octets), nil
+		case !strings.Contains(line, "\r"):
+			c.hook.Command(nil, smtpproxy.Command{Line: line}, smtpproxy.Connection{}, smtpproxy.Transaction{})
+			if startsWithLetter(line) {
+				if line == "DATA" {
+					c.content = []byte("\r\n")
+				}
+				return copy(p, line+"\r\n"), nil
+			}
+		}
+		io.WriteString(c.Conn, "500 no\r\n")
+	}
+}
+
+// meteredConn hands a message over octet by octet, and notes after how many of
+// them the server writes.
+type meteredConn struct {
+	net.Conn
+	octets  int
+	replies []int
+}
+
+func (c *meteredConn) Read(p []byte) (int, error) {
+	if len(c.replies) == 5 {
+		p = p[:1]
+	}
+	n, err := c.Conn.Read(p)
+	c.octets += n
+	return n, err
+}
+
+func (c *meteredConn) Write(p []byte) (int, error) {
+	c.replies = append(c.replies, c.octets)
+	return c.Conn.Write(p)
+}
+
+type wrappedListener struct {
+	net.Listener
+	wrap func(net.Conn) net.Conn
+}
+
+func (l wrappedListener) Accept() (net.Conn, error) {
+	c, err := l.Listener.Accept()
+	if err != nil {
+		return nil, err
+	}
+	return l.wrap(c), nil
+}
+
+// connectInMemory returns both ends of a connection that holds all that is
+// written until it is read. A Read returns what one Write wrote, or a part of
+// it.
+func connectInMemory() (server, client net.Conn, err error) {
+	up, down := newMemoryQueue(), newMemoryQueue()
+	return &memoryConn{in: up, out: down}, &memoryConn{in: down, out: up}, nil
+}
+
+// memoryQueue is one direction of the connection.
+type memoryQueue struct {
+	mu      sync.Mutex
+	changed sync.Cond
+	pieces  [][]byte
+	closed  bool
+	expired bool          // the reader's deadline is past
+	end     chan struct{} // closed when closed is set
+}
+
+func newMemoryQueue() *memoryQueue {
+	q := &memoryQueue{end: make(chan struct{})}
+	q.changed.L = &q.mu
+	return q
+}
+
+func (q *memoryQueue) set(f func()) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	f()
+	q.changed.Broadcast()
+}
+
+type memoryConn struct{ in, out *memoryQueue }
+
+func (c *memoryConn) Read(p []byte) (int, error) {
+	q := c.in
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	for len(q.pieces) == 0 && !q.closed && !q.expired {
+		q.changed.Wait()
+	}
+	switch {
+	case q.expired:
+		return 0, os.ErrDeadlineExceeded
+	case len(q.pieces) == 0:
+		return 0, io.EOF
+	}
+	n := copy(p, q.pieces[0])
+	if q.pieces[0] = q.pieces[0][n:]; len(q.pieces[0]) == 0 {
+		q.pieces = q.pieces[1:]
+	}
+	return n, nil
+}
+
+func (c *memoryConn) Write(p []byte) (n int, err error) {
+	c.out.set(func() {
+		if c.out.closed {
+			err = net.ErrClosed
+		} else if len(p) > 0 {
+			c.out.pieces = append(c.out.pieces, bytes.Clone(p))
+			n = len(p)
+		}
+	})
+	return n, err
+}
+
+func (q *memoryQueue) close() {
+	q.set(func() {
+		if !q.closed {
+			close(q.end)
+		}
+		q.closed = true
+	})
+}
+
+func (c *memoryConn) CloseWrite() error {
+	c.out.close()
+	return nil
+}
+
+func (c *memoryConn) Close() error {
+	c.in.close()
+	c.out.close()
+	return nil
+}
+
+// SetReadDeadline knows deadlines that are past. Others are never reached.
+func (c *memoryConn) SetReadDeadline(t time.Time) error {
+	c.in.set(func() { c.in.expired = !t.IsZero() && time.Until(t) <= 0 })
+	return nil
+}
+
+func (c *memoryConn) SetDeadline(t time.Time) error    { return c.SetReadDeadline(t) }
+func (c *memoryConn) SetWriteDeadline(time.Time) error { return nil }
+func (c *memoryConn) LocalAddr() net.Addr              { return chanAddr{} }
+func (c *memoryConn) RemoteAddr() net.Addr             { return chanAddr{} }
