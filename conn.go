@@ -35,6 +35,9 @@ type conn struct {
 	inErr  error      // why nothing will be added to in
 	limit  int        // of the next line, with its line end
 	rest   []byte     // of a line that was longer than the server's slice
+	// What is left of a chunk that nobody wants, and the reply to it.
+	unwanted      int64
+	unwantedReply *Reply
 
 	writeMu sync.Mutex // guards what follows, and Write of raw
 	reply   wire.Reply

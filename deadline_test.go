@@ -1,6 +1,7 @@
 package smtpproxy_test
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -445,6 +446,63 @@ func TestAClientThatStopsInARefusedMessageIsNotWaitedForLong(t *testing.T) {
 		c.expectEnd()
 		if d := time.Since(start); d > time.Minute {
 			t.Errorf("it was waited for %v", d)
+		}
+	})
+}
+
+// A server may look up from a read every now and then, to see whether it is to
+// stop, and read on. What it is not to get stays so.
+func TestAChunkThatIsDroppedStaysOneWhenADeadlinePasses(t *testing.T) {
+	bubble(t, "", func(t *testing.T) {
+		tr := overPipe(t)
+		l := new(smtpproxy.Proxy).Listener(tr)
+		executed := make(chan []string, 1)
+		go func() {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			defer c.Close()
+			io.WriteString(c, "220 here\r\n")
+			var lines []string
+			r, partial := bufio.NewReader(c), ""
+			for {
+				c.SetReadDeadline(time.Now().Add(time.Second))
+				line, err := r.ReadString('\n')
+				partial += line
+				if errors.Is(err, os.ErrDeadlineExceeded) {
+					continue
+				}
+				if err != nil {
+					executed <- lines
+					return
+				}
+				lines, partial = append(lines, strings.TrimSpace(partial)), ""
+				io.WriteString(c, "250 ok\r\n")
+			}
+		}()
+		conn, err := tr.dial()
+		if err != nil {
+			t.Fatal(err)
+		}
+		go io.WriteString(conn, "EHLO x\r\nMAIL FROM:<a@a>\r\nBDAT 12 LAST\r\nNOOP\r\n")
+		r := bufio.NewReader(conn)
+		expect := func(want string) {
+			t.Helper()
+			if line, err := r.ReadString('\n'); !strings.HasPrefix(line, want) {
+				t.Fatalf("got %q, %v; want %s", line, err, want)
+			}
+		}
+		expect("220")
+		expect("250")
+		expect("250")
+		time.Sleep(5 * time.Second)
+		go io.WriteString(conn, "RSET\r\nVRFY x\r\n")
+		expect("502")
+		expect("250")
+		conn.Close()
+		if got := <-executed; !slices.Equal(got, []string{"EHLO x", "MAIL FROM:<a@a>", "VRFY x"}) {
+			t.Errorf("the server executed %q", got)
 		}
 	})
 }

@@ -64,6 +64,11 @@ func (c *conn) bring(p []byte) (n int, err error) {
 		if err := c.handshake(); err != nil {
 			return 0, io.EOF
 		}
+		if c.unwanted > 0 {
+			if err := c.discard(); err != nil {
+				return 0, err
+			}
+		}
 		switch c.turn() {
 		case turnCommand:
 			n, err = c.bringCommand(p)
@@ -148,22 +153,27 @@ func (c *conn) bringCommand(p []byte) (int, error) {
 		return c.hand(p, d.pass.Command, d.chunk), nil
 	}
 	c.renew()
-	if n := c.s.Discard(); n > 0 {
-		if err := c.discard(n); err != nil {
-			return 0, err
-		}
+	if c.unwanted = c.s.Discard(); c.unwanted > 0 {
+		reply := d.reply
+		c.unwantedReply = &reply
+		return 0, nil
 	}
-	if d.reply.Disconnect {
-		c.s.mu.Lock()
-		c.drop = true
-		c.s.mu.Unlock()
-	}
-	c.respond(d.reply, mayHold(verbOf(line)))
+	c.answer(d.reply, mayHold(verbOf(line)))
 	if d.cancel && !d.reply.Disconnect {
 		// RFC 4954 section 4: the client cancels an exchange with "*".
 		return c.hand(p, "*", 0), nil
 	}
 	return 0, nil
+}
+
+// answer sends the hook's or the library's reply to a command.
+func (c *conn) answer(r Reply, hold bool) {
+	if r.Disconnect {
+		c.s.mu.Lock()
+		c.drop = true
+		c.s.mu.Unlock()
+	}
+	c.respond(r, hold)
 }
 
 // bringPostponed answers the client's next command with the greeting that the
@@ -370,15 +380,17 @@ func (c *conn) bringChunk(p []byte) (n int, err error) {
 	return n, nil
 }
 
-// discard reads and drops n octets from the client.
-func (c *conn) discard(n int64) error {
-	for n > 0 {
+// discard reads and drops the chunk of a BDAT command that the server didn't
+// get, and answers the command then (RFC 3030 section 2). What is left of it
+// stays unwanted when a deadline passes meanwhile.
+func (c *conn) discard() error {
+	for c.unwanted > 0 {
 		held := c.in.held()
 		switch {
 		case len(held) > 0:
-			k := min(int64(len(held)), n)
+			k := min(int64(len(held)), c.unwanted)
 			c.in.skip(int(k))
-			n -= k
+			c.unwanted -= k
 		case c.inErr != nil:
 			return c.readError()
 		default:
@@ -386,6 +398,8 @@ func (c *conn) discard(n int64) error {
 		}
 	}
 	c.lookAhead()
+	c.renew()
+	c.answer(*c.unwantedReply, false)
 	return nil
 }
 
