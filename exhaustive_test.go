@@ -218,11 +218,12 @@ func (r *rivals) differ(pieces ...string) (problem string) {
 	sent := strings.Join(pieces, "")
 	want := r.bare.play(beforeContent, strings.TrimPrefix(sent, beforeContent))
 	replies := strings.SplitAfter(want.got, "\n")
-	if len(r.meter.replies) < 6 || len(replies) < 6 {
+	noted := r.meter.noted()
+	if len(noted) < 6 || len(replies) < 6 {
 		t.Fatalf("sent %q, got %q", sent, want.got)
 	}
 	// After the greeting and four commands, this is about the message.
-	end, final := r.meter.replies[5], replies[5][:1]
+	end, final := noted[5], replies[5][:1]
 	if len(want.messages) > 1 {
 		t.Fatalf("sent %q, it took %q", sent, want.messages)
 	}
@@ -394,21 +395,32 @@ func (c *knowsBestConn) Read(p []byte) (int, error) {
 // them the server writes.
 type meteredConn struct {
 	net.Conn
+	mu      sync.Mutex // a server may write once more when all is over
 	octets  int
 	replies []int
 }
 
+func (c *meteredConn) noted() []int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return slices.Clone(c.replies)
+}
+
 func (c *meteredConn) Read(p []byte) (int, error) {
-	if len(c.replies) == 5 {
+	if len(c.noted()) == 5 {
 		p = p[:1]
 	}
 	n, err := c.Conn.Read(p)
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	c.octets += n
 	return n, err
 }
 
 func (c *meteredConn) Write(p []byte) (int, error) {
+	c.mu.Lock()
 	c.replies = append(c.replies, c.octets)
+	c.mu.Unlock()
 	return c.Conn.Write(p)
 }
 
