@@ -273,11 +273,12 @@ func (c *conn) readDeadlineChange() (time.Time, <-chan struct{}) {
 	return c.readDeadline.at, c.moved
 }
 
-// beforeRead makes raw's read deadline the server's.
+// beforeRead makes raw's read deadline the server's, unless it is there to end
+// the read that follows.
 func (c *conn) beforeRead() {
 	c.deadlineMu.Lock()
 	defer c.deadlineMu.Unlock()
-	if c.readDeadline.moved {
+	if c.readDeadline.moved && !c.kicked {
 		c.raw.SetReadDeadline(c.readDeadline.at)
 		c.readDeadline.moved = false
 	}
