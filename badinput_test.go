@@ -97,6 +97,25 @@ func TestCommandsWithControlCharactersAreRefusedUnseen(t *testing.T) {
 	})
 }
 
+// TestASASLLineWithAControlCharacterEndsTheExchange is about a line that no
+// server could tell from two.
+func TestASASLLineWithAControlCharacterEndsTheExchange(t *testing.T) {
+	forEachFront(t, func(t *testing.T, tr transport, front func(*smtpproxy.Proxy) fronted) {
+		s := front(&smtpproxy.Proxy{})
+		c := s.connect(t, tr)
+		c.expect("220")
+		c.ask("EHLO x", "250")
+		for _, line := range []string{"AGEA\x00Yg==", "AGEAYg==\rNOOP", "\r"} {
+			c.ask("AUTH PLAIN", "334")
+			c.ask(line, "500 5.5.2 ")
+			c.ask("NOOP", "250")
+		}
+		if sasl := s.Record().SASL; slices.ContainsFunc(sasl, func(l string) bool { return l != "*" }) {
+			t.Errorf("the server got %q", sasl)
+		}
+	})
+}
+
 func TestTheServerGetsCRLFWhateverEndedTheLine(t *testing.T) {
 	for _, size := range []int{1, 5, 6, 7, 4096} {
 		read := make(chan string, 1)
@@ -229,6 +248,7 @@ func TestNoReplyOfAFaultyServerIsTakenForThatToAnotherCommand(t *testing.T) {
 		{"a second greeting", []string{"220 x\r\n"}, lost, 1},
 		{"two replies", []string{"250 a\r\n250 b\r\n"}, "250 a\r\n250 b\r\n", 1},
 		{"two replies, in two writes", []string{"250 a\r\n", "250 b\r\n"}, "250 a\r\n250 b\r\n", 1},
+		{"three replies", []string{"250 a\r\n250 b\r\n", "250 c\r\n"}, "250 a\r\n250 b\r\n", 1},
 		{"a reply, and nonsense", []string{"250 a\r\nx\r\n"}, "250 a\r\n" + lost, 1},
 		{"it closes", []string{"421 bye\r\n"}, "421 bye\r\n", 1},
 	} {
@@ -271,21 +291,11 @@ func TestCommandsSentBeforeTheGreetingWaitForIt(t *testing.T) {
 	for name, listen := range transports {
 		t.Run(name, func(t *testing.T) {
 			greet := make(chan struct{})
-			lines := make(chan string)
+			ahead := make(chan (<-chan string), 1)
 			hook := &passLog{}
 			c := runScript(t, listen(t), &smtpproxy.Proxy{Hook: hook}, func(c net.Conn) {
-				go func() {
-					// It reads although it hasn't greeted.
-					defer close(lines)
-					r := bufio.NewReader(c)
-					for {
-						line, err := r.ReadString('\n')
-						if err != nil {
-							return
-						}
-						lines <- line
-					}
-				}()
+				lines := readAhead(c) // although it hasn't greeted
+				ahead <- lines
 				<-greet
 				io.WriteString(c, "220 x\r\n")
 				for line := range lines {
@@ -295,7 +305,7 @@ func TestCommandsSentBeforeTheGreetingWaitForIt(t *testing.T) {
 			c.send("EHLO x\r\nNOOP\r\n")
 			<-c.sent
 			select {
-			case line := <-lines:
+			case line := <-<-ahead:
 				t.Errorf("the server read %q before its greeting", line)
 			case <-time.After(20 * time.Millisecond):
 			}
@@ -361,6 +371,21 @@ func TestWhatFollowsAnEarlyRefusalByAllRecipientsIsNeverTakenForCommands(t *test
 	}
 }
 
+func TestWhatFollowsAnEarlyRefusalIsNeverTakenForCommands(t *testing.T) {
+	for _, octets := range []int{0, 5, 20} {
+		s := behindListener(&smtpproxy.Proxy{}, servertest.EarlyRefuser(octets))
+		c := s.connect(t, overTCP(t))
+		c.send("MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nDATA\r\n" + strings.Repeat("more than the server reads at once\r\n", 200) + smuggled + "NOOP\r\n")
+		c.expect("220", "250", "250", "354", "552")
+		c.expectEnd()
+		c.Close()
+		s.close()
+		if rec := s.Record(); len(rec.Messages) > 0 || len(rec.Commands) != 3 {
+			t.Errorf("%d octets: %+q", octets, rec)
+		}
+	}
+}
+
 // smuggled are commands within a chunk. Its end would end a message too.
 const smuggled = "RSET\r\nMAIL FROM:<evil@e>\r\nRCPT TO:<v@v>\r\nDATA\r\nhi\r\n.\r\n"
 
@@ -395,7 +420,9 @@ func TestTheChunkOfARefusedBDATIsNeverTakenForCommands(t *testing.T) {
 	fails := goSMTP(func(s *smtp.Server) {
 		s.Backend = smtp.BackendFunc(func(*smtp.Conn) (smtp.Session, error) { return refusing{}, nil })
 	})
-	atMost3 := goSMTP(func(s *smtp.Server) { s.MaxMessageBytes = 3 })
+	atMost := func(n int) func(*smtpproxy.Proxy) fronted {
+		return goSMTP(func(s *smtp.Server) { s.MaxMessageBytes = int64(n) })
+	}
 	const sender, mail = "MAIL FROM:<a@b>\r\n", "MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\n"
 	last := fmt.Sprintf("BDAT %d LAST\r\n%s", len(smuggled), smuggled)
 	for _, tt := range []struct {
@@ -411,8 +438,8 @@ func TestTheChunkOfARefusedBDATIsNeverTakenForCommands(t *testing.T) {
 		{"behind a failed chunk", fails, mail + "BDAT 3\r\nabc" + last, []string{"250", "250", "554", "502 5.5.1 "}, false},
 		{"behind a failed chunk, and DATA", fails, mail + "BDAT 3\r\nabcDATA\r\n" + last, []string{"250", "250", "554", "503 5.5.1 ", "502 5.5.1 "}, false},
 		{"behind a failed chunk, RSET recovers", fails, mail + "BDAT 3\r\nabcRSET\r\n" + mail + "BDAT 3\r\nabc", []string{"250", "250", "554", "250", "250", "250", "554"}, false},
-		{"beyond the size", atMost3, mail + last, []string{"250", "250", "552 5.3.4 "}, false},
-		{"beyond the size, in two chunks", atMost3, mail + "BDAT 3\r\nabc" + last, []string{"250", "250", "250", "552 5.3.4 "}, false},
+		{"beyond the size", atMost(3), mail + last, []string{"250", "250", "552 5.3.4 "}, false},
+		{"beyond the size, in two chunks", atMost(len(smuggled) + 2), mail + "BDAT 3\r\nabc" + last, []string{"250", "250", "250", "552 5.3.4 "}, false},
 		{"by the hook", nil, mail + "BDAT 6\r\nQUIT\r\n", []string{"250", "250", "450 4.0.0 "}, false},
 		{"taken by the hook, the rest refused", nil, mail + "BDAT 7\r\n\nQUIT\r\n" + last, []string{"250", "250", "250 2.0.0 OK", "502 5.5.1 "}, false},
 		{"the hook fails", nil, mail + "BDAT 8\r\n\nQUIT\r\n\n", []string{"250", "250", "421 4.3.0 "}, true},
@@ -456,7 +483,8 @@ func TestTheChunkOfARefusedBDATIsNeverTakenForCommands(t *testing.T) {
 				c.expectEnd()
 				s.close()
 				rec := s.Record()
-				if len(rec.Messages) > 0 || strings.Contains(strings.Join(rec.Commands, "\n"), "evil") {
+				executed := strings.Join(rec.Commands, "\n")
+				if len(rec.Messages) > 0 || strings.Contains(executed, "evil") || strings.Contains(executed, "BDAT") {
 					t.Errorf("%s, %s: %+q", tt.why, name, rec)
 				}
 			}

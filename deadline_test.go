@@ -1,7 +1,6 @@
 package smtpproxy_test
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -11,7 +10,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/seed3262c777/smtpproxy"
@@ -19,32 +17,6 @@ import (
 )
 
 // This file is about time: deadlines, and what must not wait.
-
-// bubble runs f where time passes only when all wait for it.
-func bubble(t *testing.T, name string, f func(t *testing.T)) {
-	t.Run(name, func(t *testing.T) { synctest.Test(t, f) })
-}
-
-// patientPeer is a client that waits for ever.
-func patientPeer(t *testing.T, s fronted) *peer {
-	t.Helper()
-	c := s.connect(t, overPipe(t))
-	c.SetDeadline(time.Time{})
-	return c
-}
-
-// diary returns what the client gets, each piece with the time it came, up to
-// the end of the connection.
-func (p *peer) diary() []string {
-	var entries []string
-	for start := time.Now(); ; {
-		line, err := p.r.ReadString('\n')
-		entries = append(entries, fmt.Sprintf("%v %q", time.Since(start), line))
-		if err != nil {
-			return entries
-		}
-	}
-}
 
 func TestASilentClientIsEndedAsWithoutTheLibrary(t *testing.T) {
 	for _, tt := range []struct {
@@ -150,13 +122,14 @@ type interrupted struct {
 	send    string
 	replies []string // to the first lines
 	last    string   // is read, but not replied to
+	late    bool     // it is replied to, while Read waits
 	goes    bool     // the client does
 }
 
 func (i interrupted) check(t *testing.T) {
 	const past = -time.Second
 	for when, set := range map[string]func(c net.Conn){
-		"set before": func(c net.Conn) { synctest.Wait(); c.SetReadDeadline(time.Now().Add(past)) },
+		"set before": func(c net.Conn) { c.SetReadDeadline(time.Now().Add(past)) },
 		"set meanwhile": func(c net.Conn) {
 			time.AfterFunc(time.Second, func() { c.SetReadDeadline(time.Now().Add(past)) })
 		},
@@ -173,6 +146,9 @@ func (i interrupted) check(t *testing.T) {
 					if n, err := c.Read(b); string(b[:n]) != i.last {
 						t.Errorf("the server read %q, %v", b[:n], err)
 					}
+				}
+				if i.late {
+					time.AfterFunc(time.Second/2, func() { io.WriteString(c, "250 late\r\n") })
 				}
 				set(c)
 				giveUp := time.AfterFunc(time.Hour, func() { c.Close() })
@@ -198,12 +174,13 @@ func (i interrupted) check(t *testing.T) {
 func TestAPastDeadlineInterruptsAReadAtOnce(t *testing.T) {
 	const mail = "MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\n"
 	for _, i := range []interrupted{
-		{"it waits for a command", "", nil, "", false},
-		{"it waits for the rest of a line", "NOO", nil, "", false},
-		{"it waits for content", mail + "DATA\r\n", []string{"250", "250", "354"}, "", false},
-		{"it waits for a chunk", mail + "BDAT 9\r\n", []string{"250", "250"}, "BDAT 9\r\n", false},
-		{"it waits for the reply", "NOOP\r\n", nil, "NOOP\r\n", false},
-		{"it waits for the reply, with a line ahead", "NOOP\r\nNOOP\r\n", nil, "NOOP\r\n", false},
+		{"it waits for a command", "", nil, "", false, false},
+		{"it waits for the rest of a line", "NOO", nil, "", false, false},
+		{"it waits for content", mail + "DATA\r\n", []string{"250", "250", "354"}, "", false, false},
+		{"it waits for a chunk", mail + "BDAT 9\r\n", []string{"250", "250"}, "BDAT 9\r\n", false, false},
+		{"it waits for the reply", "NOOP\r\n", nil, "NOOP\r\n", false, false},
+		{"it waits for a command, behind a reply that it has waited for", "NOOP\r\n", nil, "NOOP\r\n", true, false},
+		{"it waits for the reply, with a line ahead", "NOOP\r\nNOOP\r\n", nil, "NOOP\r\n", false, false},
 	} {
 		i.check(t)
 	}
@@ -211,10 +188,46 @@ func TestAPastDeadlineInterruptsAReadAtOnce(t *testing.T) {
 
 func TestAPastDeadlineInterruptsAReadThatWaitsForTheReplyAndCanReadNoFurtherAhead(t *testing.T) {
 	for _, i := range []interrupted{
-		{"no room for more", "NOOP\r\n" + strings.Repeat("NOOP\r\n", 40<<10/6), nil, "NOOP\r\n", false},
-		{"the client has gone", "NOOP\r\nNOOP\r\n", nil, "NOOP\r\n", true},
+		{"no room for more", "NOOP\r\n" + strings.Repeat("NOOP\r\n", 40<<10/6), nil, "NOOP\r\n", false, false},
+		{"the client has gone", "NOOP\r\nNOOP\r\n", nil, "NOOP\r\n", false, true},
 	} {
 		i.check(t)
+	}
+}
+
+// TestAHookMovesNoDeadlineThatIsPastOrNone is about deadlines that the server
+// sets while the hook is asked.
+func TestAHookMovesNoDeadlineThatIsPastOrNone(t *testing.T) {
+	for _, line := range []string{"NOOP #10s", "HELP #10s"} { // passed, answered
+		for why, set := range map[string]func(net.Conn){
+			"past":    func(c net.Conn) { c.SetReadDeadline(time.Now()) },
+			"cleared": func(c net.Conn) { c.SetReadDeadline(time.Time{}) },
+		} {
+			bubble(t, line+", "+why, func(t *testing.T) {
+				start := time.Now()
+				c := runScript(t, overPipe(t), &smtpproxy.Proxy{Hook: decide(slowHook)}, func(c net.Conn) {
+					c.SetReadDeadline(time.Now().Add(time.Minute))
+					io.WriteString(c, "220 x\r\n")
+					time.AfterFunc(time.Second, func() { set(c) })
+					b := make([]byte, 100)
+					n, err := c.Read(b)
+					if n > 0 {
+						io.WriteString(c, "250 x\r\n")
+						n, err = c.Read(b)
+					}
+					d := time.Since(start)
+					if timeout := errors.Is(err, os.ErrDeadlineExceeded); timeout != (why == "past") || timeout && d > 10*time.Second {
+						t.Errorf("Read returned %q, %v after %v", b[:n], err, d)
+					}
+				})
+				c.SetDeadline(time.Now().Add(time.Hour))
+				c.expect("220")
+				c.send(line + "\r\n")
+				c.expect("2")
+				time.Sleep(time.Minute)
+				c.Close()
+			})
+		}
 	}
 }
 
@@ -244,16 +257,113 @@ func TestAfterAnInterruptedReadTheNextOneGoesOn(t *testing.T) {
 	})
 }
 
+// TestAfterAnInterruptedReadTheRestOfARefusedChunkIsNoCommand interrupts the
+// library while it drains a chunk that the server doesn't know of.
+func TestAfterAnInterruptedReadTheRestOfARefusedChunkIsNoCommand(t *testing.T) {
+	for _, tt := range []struct{ why, before, refuse string }{
+		{"by the library", "NOOP", "502"},
+		{"by the hook", "MAIL FROM:<a@b>", "450"},
+	} {
+		bubble(t, tt.why, func(t *testing.T) {
+			hook := decide(func(cmd command) (decision, error) {
+				if cmd.Verb() == "BDAT" && tt.refuse == "450" {
+					return reply{Code: 450}, nil
+				}
+				return nil, nil
+			})
+			c := runScript(t, overPipe(t), &smtpproxy.Proxy{Hook: hook}, func(c net.Conn) {
+				io.WriteString(c, "220 x\r\n")
+				for b := make([]byte, 100); ; {
+					c.SetReadDeadline(time.Now().Add(time.Second))
+					n, err := c.Read(b)
+					switch line := string(b[:n]); {
+					case errors.Is(err, os.ErrDeadlineExceeded):
+					case err != nil:
+						return
+					case line == tt.before+"\r\n":
+						io.WriteString(c, "250 x\r\n")
+					case line == "QUIT\r\n":
+						io.WriteString(c, "221 x\r\n")
+					default:
+						t.Errorf("the server got %q", line)
+						io.WriteString(c, "250 x\r\n")
+					}
+				}
+			})
+			c.SetDeadline(time.Now().Add(time.Hour))
+			c.expect("220")
+			c.ask(tt.before, "250")
+			for _, piece := range []string{"BDAT 18 LAST\r\n", "RSET\r\n", "RSET\r\nRSET\r\n", "QUIT\r\n"} {
+				c.send(piece)
+				time.Sleep(10 * time.Second)
+			}
+			c.expect(tt.refuse, "221")
+		})
+	}
+}
+
+func TestNothingFollowsTheServersLeaveWhileAChunkIsDropped(t *testing.T) {
+	bubble(t, "", func(t *testing.T) {
+		c := runScript(t, overPipe(t), &smtpproxy.Proxy{}, func(c net.Conn) {
+			io.WriteString(c, "220 x\r\n")
+			for b := make([]byte, 100); ; {
+				c.SetReadDeadline(time.Now().Add(time.Second))
+				n, err := c.Read(b)
+				switch {
+				case errors.Is(err, os.ErrDeadlineExceeded):
+					io.WriteString(c, "421 bye\r\n") // and it reads on
+				case err != nil:
+					return
+				default:
+					t.Errorf("the server got %q", b[:n])
+				}
+			}
+		})
+		c.SetDeadline(time.Now().Add(time.Hour))
+		c.expect("220")
+		c.send("BDAT 6\r\n")
+		c.expect("421 bye")
+		c.send("RSET\r\nNOOP\r\n")
+		c.expectEnd()
+	})
+}
+
+// TestAReplyWakesTheReadThatWaitsForIt is about a server whose Read waits on
+// one goroutine while another writes.
+func TestAReplyWakesTheReadThatWaitsForIt(t *testing.T) {
+	for name, listen := range transports {
+		t.Run(name, func(t *testing.T) {
+			c := runScript(t, listen(t), &smtpproxy.Proxy{}, func(c net.Conn) {
+				io.WriteString(c, "220 x\r\n")
+				for range readAhead(c) {
+					io.WriteString(c, "250 x\r\n")
+				}
+			})
+			c.expect("220")
+			for range 500 { // a matter of which goroutine comes first
+				c.send(strings.Repeat("NOOP\r\n", 10))
+				c.expect(slices.Repeat([]string{"250"}, 10)...)
+			}
+		})
+	}
+}
+
 func TestAHeldReplyLeavesInTime(t *testing.T) {
+	const mail, rcpt = "MAIL FROM:<a@b>\r\n", "RCPT TO:<c@d>\r\n"
 	for _, tt := range []struct {
 		why          string
+		send         string
 		hook, server time.Duration // that RCPT takes
 		first        string        // comes in one piece
 		after        time.Duration
 	}{
-		{"nobody is slow", 0, 0, "250 MAIL FROM:<a@b>\r\n250 RCPT TO:<c@d>\r\n", 0},
-		{"the server is slow", 0, time.Second, "250 MAIL FROM:<a@b>\r\n", 5 * time.Millisecond},
-		{"the hook is slow", time.Second, 0, "250 MAIL FROM:<a@b>\r\n", 5 * time.Millisecond},
+		{"nobody is slow", mail + rcpt, 0, 0, "250 " + mail + "250 " + rcpt, 0},
+		{"the server is slow", mail + rcpt, 0, time.Second, "250 " + mail, 5 * time.Millisecond},
+		{"the hook is slow", mail + rcpt, time.Second, 0, "250 " + mail, 5 * time.Millisecond},
+		{"nothing is behind it", mail, 0, 0, "250 " + mail, 0},
+		{"half a line is behind it", mail + "RC", 0, 0, "250 " + mail, 0},
+		{"half a refused chunk is behind it", mail + "BDAT 9\r\n1234", 0, 0, "250 " + mail, 0},
+		{"half a chunk is behind it", mail + rcpt + "BDAT 9\r\n1234", 0, 0, "250 " + mail + "250 " + rcpt, 0},
 	} {
 		bubble(t, tt.why, func(t *testing.T) {
 			hook := decide(func(cmd command) (decision, error) {
@@ -269,15 +379,21 @@ func TestAHeldReplyLeavesInTime(t *testing.T) {
 					if err != nil {
 						return
 					}
-					if strings.HasPrefix(string(b[:n]), "RCPT") {
+					switch verb, _, _ := strings.Cut(string(b[:n]), " "); verb {
+					case "RCPT":
 						time.Sleep(tt.server)
+						fallthrough
+					case "MAIL":
+						c.Write(append([]byte("250 "), b[:n]...))
 					}
-					c.Write(append([]byte("250 "), b[:n]...))
+					if tt.send == mail {
+						time.Sleep(time.Hour) // before it reads on
+					}
 				}
 			})
-			c.SetDeadline(time.Time{})
+			c.SetDeadline(time.Now().Add(time.Minute))
 			c.expect("220")
-			c.send("MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\n")
+			c.send(tt.send)
 			start := time.Now()
 			b := make([]byte, 1000)
 			n, _ := c.Read(b)
@@ -446,63 +562,6 @@ func TestAClientThatStopsInARefusedMessageIsNotWaitedForLong(t *testing.T) {
 		c.expectEnd()
 		if d := time.Since(start); d > time.Minute {
 			t.Errorf("it was waited for %v", d)
-		}
-	})
-}
-
-// A server may look up from a read every now and then, to see whether it is to
-// stop, and read on. What it is not to get stays so.
-func TestAChunkThatIsDroppedStaysOneWhenADeadlinePasses(t *testing.T) {
-	bubble(t, "", func(t *testing.T) {
-		tr := overPipe(t)
-		l := new(smtpproxy.Proxy).Listener(tr)
-		executed := make(chan []string, 1)
-		go func() {
-			c, err := l.Accept()
-			if err != nil {
-				return
-			}
-			defer c.Close()
-			io.WriteString(c, "220 here\r\n")
-			var lines []string
-			r, partial := bufio.NewReader(c), ""
-			for {
-				c.SetReadDeadline(time.Now().Add(time.Second))
-				line, err := r.ReadString('\n')
-				partial += line
-				if errors.Is(err, os.ErrDeadlineExceeded) {
-					continue
-				}
-				if err != nil {
-					executed <- lines
-					return
-				}
-				lines, partial = append(lines, strings.TrimSpace(partial)), ""
-				io.WriteString(c, "250 ok\r\n")
-			}
-		}()
-		conn, err := tr.dial()
-		if err != nil {
-			t.Fatal(err)
-		}
-		go io.WriteString(conn, "EHLO x\r\nMAIL FROM:<a@a>\r\nBDAT 12 LAST\r\nNOOP\r\n")
-		r := bufio.NewReader(conn)
-		expect := func(want string) {
-			t.Helper()
-			if line, err := r.ReadString('\n'); !strings.HasPrefix(line, want) {
-				t.Fatalf("got %q, %v; want %s", line, err, want)
-			}
-		}
-		expect("220")
-		expect("250")
-		expect("250")
-		time.Sleep(5 * time.Second)
-		go io.WriteString(conn, "RSET\r\nVRFY x\r\n")
-		expect("502")
-		expect("250")
-		conn.Close()
-		if got := <-executed; !slices.Equal(got, []string{"EHLO x", "MAIL FROM:<a@a>", "VRFY x"}) {
-			t.Errorf("the server executed %q", got)
 		}
 	})
 }

@@ -9,8 +9,10 @@ import (
 	"net"
 	"os"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/emersion/go-smtp"
@@ -136,6 +138,23 @@ func runScript(t *testing.T, tr transport, p *smtpproxy.Proxy, script func(c net
 	return dialPeer(t, tr)
 }
 
+// readAhead reads lines on a goroutine of its own, whether or not those before
+// have been replied to. Without deadlines, unlike servertest.RunAhead.
+func readAhead(c net.Conn) <-chan string {
+	lines := make(chan string)
+	go func() {
+		defer close(lines)
+		for r := bufio.NewReader(c); ; {
+			line, err := r.ReadString('\n')
+			if err != nil {
+				return
+			}
+			lines <- line
+		}
+	}()
+	return lines
+}
+
 // peer is the test's end of a connection, a client.
 type peer struct {
 	t *testing.T
@@ -209,6 +228,32 @@ func (p *peer) expectEnd() {
 	}
 }
 
+// bubble runs f where time passes only when all wait for it.
+func bubble(t *testing.T, name string, f func(t *testing.T)) {
+	t.Run(name, func(t *testing.T) { synctest.Test(t, f) })
+}
+
+// patientPeer is a client that waits for ever.
+func patientPeer(t *testing.T, s fronted) *peer {
+	t.Helper()
+	c := s.connect(t, overPipe(t))
+	c.SetDeadline(time.Time{})
+	return c
+}
+
+// diary returns what the client gets, each piece with the time it came, up to
+// the end of the connection.
+func (p *peer) diary() []string {
+	var entries []string
+	for start := time.Now(); ; {
+		line, err := p.r.ReadString('\n')
+		entries = append(entries, fmt.Sprintf("%v %q", time.Since(start), line))
+		if err != nil {
+			return entries
+		}
+	}
+}
+
 func TestClosingAServerFreesAClientThatNeverReads(t *testing.T) {
 	const commands = 100_000
 	forEachFront(t, func(t *testing.T, tr transport, front func(*smtpproxy.Proxy) fronted) {
@@ -275,18 +320,16 @@ var farewells = []farewell{
 type watchedConn struct {
 	*net.TCPConn
 	octets       int
+	once         sync.Once
 	idle, closed chan struct{}
 }
 
 func (c *watchedConn) Read(p []byte) (int, error) {
 	if c.octets == 0 {
-		close(c.idle)
+		c.once.Do(func() { close(c.idle) })
 	}
 	n, err := c.TCPConn.Read(p)
 	c.octets -= n
-	if n == 0 {
-		c.octets = -1 // so that idle is closed once
-	}
 	return n, err
 }
 

@@ -399,7 +399,12 @@ func (c *conn) discard() error {
 	}
 	c.lookAhead()
 	c.renew()
-	c.answer(*c.unwantedReply, false)
+	c.s.mu.Lock()
+	left := c.s.phase == phaseOver && !c.unwantedReply.Disconnect
+	c.s.mu.Unlock()
+	if !left { // else the server has taken its leave meanwhile
+		c.answer(*c.unwantedReply, false)
+	}
 	return nil
 }
 
