@@ -1,0 +1,190 @@
+package main
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"fmt"
+	"io"
+	"log"
+	"math/big"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/emersion/go-smtp"
+	"github.com/seed3262c777/smtpproxy"
+	"github.com/seed3262c777/smtpproxy/gosmtp"
+)
+
+// kind is what a server is.
+type kind string
+
+const (
+	bare       kind = "bare go-smtp"
+	hooked     kind = "hooked go-smtp"
+	echoing    kind = "TCP echo of the same bytes"
+	forwarding kind = "go-smtp forwarding to a second"
+)
+
+// server is one that runs, in this process or another.
+type server struct {
+	kind     kind
+	security security
+	addr     string
+	stop     func()
+}
+
+// start starts a server in this process.
+func start(k kind, sec security) (*server, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return nil, err
+	}
+	s := &server{kind: k, security: sec, addr: l.Addr().String()}
+	config := tlsConfig()
+	outer := l
+	if sec == implicitTLS {
+		outer = tls.NewListener(l, config)
+	}
+	srv := smtp.NewServer(smtp.BackendFunc(func(*smtp.Conn) (smtp.Session, error) { return sink{}, nil }))
+	srv.Domain = "server.example"
+	srv.ReadTimeout, srv.WriteTimeout = patience, patience
+	srv.MaxMessageBytes = 64 << 20
+	srv.ErrorLog = log.New(io.Discard, "", 0)
+	if sec == startTLS {
+		srv.TLSConfig = config
+	}
+	s.stop = func() { srv.Close() }
+	switch k {
+	case bare:
+		go srv.Serve(outer)
+	case hooked:
+		go gosmtp.Serve(srv, outer, &smtpproxy.Proxy{Hook: smtpproxy.HookFunc(pass)})
+	case forwarding:
+		second, err := start(bare, plain)
+		if err != nil {
+			l.Close()
+			return nil, err
+		}
+		srv.Backend = forwarder(second.addr)
+		s.stop = func() { srv.Close(); second.stop() }
+		go srv.Serve(outer)
+	case echoing:
+		s.stop = func() { l.Close() }
+		go echo(l)
+	default:
+		l.Close()
+		return nil, fmt.Errorf("no kind of server: %q", k)
+	}
+	return s, nil
+}
+
+// pass is the hook.
+func pass(*smtpproxy.Context, smtpproxy.Command, smtpproxy.Connection, smtpproxy.Transaction) (smtpproxy.Decision, error) {
+	return nil, nil
+}
+
+// sink is a session that takes every message and forgets it.
+type sink struct{}
+
+func (sink) Reset()                               {}
+func (sink) Logout() error                        { return nil }
+func (sink) Mail(string, *smtp.MailOptions) error { return nil }
+func (sink) Rcpt(string, *smtp.RcptOptions) error { return nil }
+func (sink) Data(r io.Reader) error               { _, err := io.Copy(io.Discard, r); return err }
+
+// forwarder is a backend that hands everything to another server: a proxy made
+// of a server and a client.
+func forwarder(addr string) smtp.Backend {
+	return smtp.BackendFunc(func(c *smtp.Conn) (smtp.Session, error) {
+		client, err := smtp.Dial(addr)
+		if err != nil {
+			return nil, err
+		}
+		if err := client.Hello(c.Hostname()); err != nil {
+			client.Close()
+			return nil, err
+		}
+		return &forward{client: client}, nil
+	})
+}
+
+type forward struct {
+	client *smtp.Client
+	open   bool // a transaction
+}
+
+func (f *forward) Reset() {
+	if f.open {
+		f.client.Reset()
+	}
+	f.open = false
+}
+
+func (f *forward) Logout() error { return f.client.Quit() }
+
+func (f *forward) Mail(from string, opts *smtp.MailOptions) error {
+	f.open = true
+	return f.client.Mail(from, opts)
+}
+
+func (f *forward) Rcpt(to string, opts *smtp.RcptOptions) error { return f.client.Rcpt(to, opts) }
+
+func (f *forward) Data(r io.Reader) error {
+	w, err := f.client.Data()
+	if err != nil {
+		return err
+	}
+	f.open = false
+	if _, err := io.Copy(w, r); err != nil {
+		f.client.Close() // closing w would end the message where it broke off
+		return err
+	}
+	return w.Close()
+}
+
+// echo sends back what it gets, with the calls that a server needs for it.
+func echo(l net.Listener) {
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		go func() {
+			defer c.Close()
+			buf := make([]byte, 4096)
+			for {
+				n, err := c.Read(buf)
+				if err != nil {
+					return
+				}
+				if _, err := c.Write(buf[:n]); err != nil {
+					return
+				}
+			}
+		}()
+	}
+}
+
+// tlsConfig returns a configuration with a certificate that nobody verifies.
+var tlsConfig = sync.OnceValue(func() *tls.Config {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		panic(err)
+	}
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(1),
+		Subject:      pkix.Name{CommonName: "server.example"},
+		NotBefore:    time.Now().Add(-time.Hour),
+		NotAfter:     time.Now().Add(24 * time.Hour),
+	}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		panic(err)
+	}
+	return &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}
+})

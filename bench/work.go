@@ -1,0 +1,187 @@
+package main
+
+import (
+	"fmt"
+	"sync"
+	"time"
+)
+
+// work is a piece of work that fills lines of the table.
+type work struct {
+	name       string
+	library    contender
+	references []reference
+	// more completes the results of the comparison, or makes them where there
+	// is none.
+	more func(*options, []result) ([]result, error)
+}
+
+func (w work) do(o *options) (results []result, err error) {
+	if len(w.references) > 0 {
+		results, err = compare(o, w.name, w.library, w.references...)
+	}
+	if err == nil && w.more != nil {
+		results, err = w.more(o, results)
+	}
+	return results, err
+}
+
+// small is the size of a message whose content doesn't matter, in octets.
+const small = 2 << 10
+
+const mebi = 1 << 20
+
+// workList is all there is to do, in the table's order.
+func workList(o *options) []work {
+	noop := dialogue{steps: []exchange{lines(1, "NOOP")}}
+	message := dialogue{conns: 16, steps: lockStep(small)}
+	session := dialogue{fresh: true, steps: lockStep(small)}
+	bulk := pipelined(1, o.bulk*mebi)
+	size := fmt.Sprintf("%d MiB", o.bulk)
+	list := []work{
+		noop.against("lock-step NOOP, one connection", atLeast(0.98), echoing, forwarding),
+		message.against("lock-step message, 16 connections", atLeast(0.98), echoing, forwarding).withCalls(message.steps),
+		session.against("session: connect, EHLO, message, QUIT", atLeast(1), echoing, forwarding),
+		dialogue{steps: pipelined(1, small)}.against("pipelined message, 1 recipient", atLeast(1.1)),
+		dialogue{steps: pipelined(10, small)}.against("pipelined message, 10 recipients", atLeast(1.5)).withCalls(pipelined(10, small)),
+		dialogue{steps: pipelined(100, small)}.against("pipelined message, 100 recipients", atLeast(2.1)),
+		dialogue{steps: repeated("RSET", 100)}.against("100 pipelined RSET", atLeast(3.8)),
+		dialogue{steps: bulk}.against("DATA, "+size, atLeast(1)),
+		dialogue{security: implicitTLS, steps: bulk}.against("DATA, "+size+", inside TLS", atLeast(1)),
+		dialogue{steps: chunked(o.bulk, mebi)}.against("BDAT, "+size+" in chunks of 1 MiB", atLeast(0.95)),
+		dialogue{fresh: true, security: startTLS, steps: lockStep(small)}.against("session with STARTTLS", atLeast(0.95)),
+		cost("Session.Command with a pass hook", newSession, noop, 0.02, 0),
+		cost("relay of one command, in memory", newRelay, noop, 0.05, 1),
+		idleWork(o),
+		transactionGrowth(o),
+		connectionGrowth(o),
+	}
+	return append(list, busyWork(o)...)
+}
+
+// dialogue is what clients say to a server.
+type dialogue struct {
+	conns    int  // that say it at the same time; 0 is 1
+	fresh    bool // on a new connection each time
+	security security
+	steps    []exchange
+}
+
+// against compares the library with bare go-smtp, and with others without a
+// goal.
+func (d dialogue) against(name string, g goal, others ...kind) work {
+	w := work{name: name, library: d.with(hooked), references: []reference{{d.with(bare), speed, g}}}
+	for _, k := range others {
+		text := "-"
+		if k == echoing {
+			text = "the floor"
+		}
+		w.references = append(w.references, reference{d.with(k), speed, remark(text)})
+	}
+	return w
+}
+
+// with is a server of its own that the dialogue is led with.
+func (d dialogue) with(k kind) contender {
+	return contender{string(k), func() (runner, error) {
+		s, err := start(k, d.security)
+		if err != nil {
+			return runner{}, err
+		}
+		return d.runner(s), nil
+	}}
+}
+
+// runner leads the dialogue with a server, which it stops when it is closed.
+func (d dialogue) runner(s *server) runner {
+	if d.fresh {
+		return runner{least: 1, close: s.stop, run: func(n int) (time.Duration, error) { return d.sessions(s, n) }}
+	}
+	return runner{least: max(1, d.conns), close: s.stop, run: func(n int) (time.Duration, error) {
+		// How fast a TCP connection is, is a matter of luck too. So a round
+		// has connections of its own.
+		clients, err := d.connect(s)
+		defer clients.abort()
+		if err != nil {
+			return 0, err
+		}
+		if _, err := d.lead(clients, len(clients)); err != nil { // the first turn is dearer
+			return 0, err
+		}
+		return d.lead(clients, n)
+	}}
+}
+
+// clients are connected to the same server.
+type clients []*client
+
+func (c clients) abort() {
+	for _, one := range c {
+		one.abort()
+	}
+}
+
+// connect connects the dialogue's clients. There may be some in spite of an
+// error.
+func (d dialogue) connect(s *server) (clients, error) {
+	var all clients
+	for range max(1, d.conns) {
+		c, err := dial(s)
+		if err != nil {
+			return all, err
+		}
+		all = append(all, c)
+	}
+	return all, nil
+}
+
+// lead leads the dialogue n times, shared by all clients.
+func (d dialogue) lead(clients clients, n int) (time.Duration, error) {
+	errs := make(chan error, len(clients))
+	var begin, done sync.WaitGroup
+	begin.Add(1)
+	for _, c := range clients {
+		done.Go(func() {
+			begin.Wait()
+			for range n / len(clients) {
+				if err := c.do(d.steps...); err != nil {
+					errs <- err
+					return
+				}
+			}
+		})
+	}
+	start := time.Now()
+	begin.Done()
+	done.Wait()
+	took := time.Since(start)
+	select {
+	case err := <-errs:
+		return took, err
+	default:
+		return took, nil
+	}
+}
+
+// sessions leads the dialogue n times, on a connection of its own each time.
+func (d dialogue) sessions(s *server, n int) (time.Duration, error) {
+	start := time.Now()
+	for range n {
+		if err := d.session(s); err != nil {
+			return 0, err
+		}
+	}
+	return time.Since(start), nil
+}
+
+func (d dialogue) session(s *server) error {
+	c, err := dial(s)
+	if err != nil {
+		return err
+	}
+	defer c.tcp.Close()
+	if err := c.do(d.steps...); err != nil {
+		return err
+	}
+	return c.do(lines(1, "QUIT"))
+}

@@ -1,0 +1,195 @@
+package smtpproxy
+
+import (
+	"context"
+	"io"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/seed3262c777/smtpproxy/internal/wire"
+)
+
+// Benchmarks of the parts. The whole, against a server without a hook, is
+// measured in bench.
+
+// hookOf makes a hook that decides the same each time.
+func hookOf(d Decision) Hook {
+	return HookFunc(func(*Context, Command, Connection, Transaction) (Decision, error) { return d, nil })
+}
+
+// Made once, so that what is measured is not what the hook does.
+var (
+	rewrite Decision = Pass{Command: "NOOP rewritten"}
+	reply   Decision = Reply{Code: 250, Lines: []string{"not for the server"}}
+)
+
+func BenchmarkSessionCommand(b *testing.B) {
+	for name, d := range map[string]Decision{"pass": nil, "rewrite": rewrite, "reply": reply} {
+		b.Run(name, func(b *testing.B) {
+			s := (&Proxy{Hook: hookOf(d)}).NewSession(Connection{})
+			ctx := context.Background()
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, passed := s.Command(ctx, "NOOP").(Pass); passed {
+					s.Replied(250)
+				}
+			}
+		})
+	}
+}
+
+func BenchmarkSessionTransaction(b *testing.B) {
+	s := (&Proxy{Hook: hookOf(nil)}).NewSession(Connection{})
+	ctx := context.Background()
+	lines := []string{"MAIL FROM:<alice@client.example> SIZE=1000", "RCPT TO:<bob@server.example>", "RSET"}
+	b.ReportAllocs()
+	for b.Loop() {
+		for _, line := range lines {
+			s.Command(ctx, line)
+			s.Replied(250)
+		}
+	}
+}
+
+// memoryConn is a client in memory: each Read is its next octets, and what it
+// gets is dropped.
+type memoryConn struct {
+	net.Conn
+	next []byte
+}
+
+func (c *memoryConn) Read(p []byte) (int, error)       { return copy(p, c.next), nil }
+func (c *memoryConn) Write(p []byte) (int, error)      { return len(p), nil }
+func (c *memoryConn) Close() error                     { return nil }
+func (c *memoryConn) LocalAddr() net.Addr              { return &net.TCPAddr{} }
+func (c *memoryConn) RemoteAddr() net.Addr             { return &net.TCPAddr{} }
+func (c *memoryConn) SetReadDeadline(time.Time) error  { return nil }
+func (c *memoryConn) SetWriteDeadline(time.Time) error { return nil }
+
+// memoryListener accepts one connection for ever.
+type memoryListener struct {
+	net.Listener
+	conn net.Conn
+}
+
+func (l memoryListener) Accept() (net.Conn, error) { return l.conn, nil }
+
+// benchmarkRelay lets a server read commands of what a client sends at once, and
+// reply to each. With a timeout it sets deadlines, as go-smtp does.
+func benchmarkRelay(b *testing.B, h Hook, sent string, commands int, timeout time.Duration) {
+	client := &memoryConn{next: []byte(sent)}
+	c, err := (&Proxy{Hook: h}).Listener(memoryListener{conn: client}).Accept()
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer c.Close()
+	io.WriteString(c, "220 server.example\r\n")
+	ok := []byte("250 2.0.0 OK\r\n")
+	buf := make([]byte, 4096)
+	b.ReportAllocs()
+	for b.Loop() {
+		for range commands {
+			if timeout > 0 {
+				c.SetReadDeadline(time.Now().Add(timeout))
+			}
+			if _, err := c.Read(buf); err != nil {
+				b.Fatal(err)
+			}
+			if timeout > 0 {
+				c.SetWriteDeadline(time.Now().Add(timeout))
+			}
+			if _, err := c.Write(ok); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+}
+
+func BenchmarkRelay(b *testing.B) {
+	b.Run("pass", func(b *testing.B) { benchmarkRelay(b, hookOf(nil), "NOOP\r\n", 1, 0) })
+	b.Run("rewrite", func(b *testing.B) { benchmarkRelay(b, hookOf(rewrite), "NOOP\r\n", 1, 0) })
+	b.Run("deadlines", func(b *testing.B) { benchmarkRelay(b, hookOf(nil), "NOOP\r\n", 1, time.Minute) })
+	b.Run("100 pipelined", func(b *testing.B) {
+		benchmarkRelay(b, hookOf(nil), strings.Repeat("RSET\r\n", 100), 100, time.Minute)
+	})
+	// The server gets each second command, and the client the hook's reply to
+	// the others.
+	b.Run("reply", func(b *testing.B) {
+		answered := false
+		benchmarkRelay(b, HookFunc(func(*Context, Command, Connection, Transaction) (Decision, error) {
+			answered = !answered
+			if answered {
+				return reply, nil
+			}
+			return nil, nil
+		}), "NOOP\r\n", 1, 0)
+	})
+}
+
+func BenchmarkContent(b *testing.B) {
+	const size = 1 << 20
+	contents := []struct{ name, line string }{
+		{"text", "It is a truth universally acknowledged, e.g. that a man must want a wife.\r\n"},
+		{"base64", strings.Repeat("TG9yZW0gaXBzdW0g", 5)[:76] + "\r\n"},
+		{"dots", "..\r\n"},
+	}
+	for _, row := range contents {
+		b.Run(row.name, func(b *testing.B) {
+			content := []byte(strings.Repeat(row.line, size/len(row.line)+1)[:size])
+			b.SetBytes(size)
+			b.ReportAllocs()
+			for b.Loop() {
+				var c wire.Content
+				for rest := content; len(rest) > 0; {
+					n, _ := c.Next(rest, 4096) // what go-smtp reads at once
+					if n == 0 {
+						break
+					}
+					rest = rest[n:]
+				}
+			}
+		})
+	}
+}
+
+func BenchmarkReply(b *testing.B) {
+	texts := []struct{ name, text string }{
+		{"one line", "250 2.0.0 OK: queued\r\n"},
+		{"EHLO", "250-Hello client.example\r\n250-PIPELINING\r\n250-8BITMIME\r\n" +
+			"250-ENHANCEDSTATUSCODES\r\n250-CHUNKING\r\n250-AUTH PLAIN\r\n250 SIZE 33554432\r\n"},
+	}
+	for _, row := range texts {
+		b.Run(row.name, func(b *testing.B) {
+			text := []byte(row.text)
+			b.SetBytes(int64(len(text)))
+			b.ReportAllocs()
+			for b.Loop() {
+				var r wire.Reply
+				if _, code, err := r.Next(text); code != 250 || err != nil {
+					b.Fatal(code, err)
+				}
+			}
+		})
+	}
+}
+
+func BenchmarkParse(b *testing.B) {
+	b.Run("MAIL", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, _, _, ok := parseMail("FROM:<alice@client.example> SIZE=1000 BODY=8BITMIME"); !ok {
+				b.Fatal("not parsed")
+			}
+		}
+	})
+	b.Run("RCPT", func(b *testing.B) {
+		b.ReportAllocs()
+		for b.Loop() {
+			if _, _, _, ok := parseRcpt("TO:<Bob@server.example>"); !ok {
+				b.Fatal("not parsed")
+			}
+		}
+	})
+}
