@@ -69,6 +69,9 @@ func (b *buffer) reserve(size int) {
 	if len(b.b) >= size {
 		return
 	}
+	if size > largeBuffer {
+		size = max(size, 2*len(b.b)) // else a long line would cost its square
+	}
 	bigger := getBuffer(size)
 	n := copy(bigger, b.held())
 	putBuffer(b.b)

@@ -225,7 +225,9 @@ func (s *Session) logFailure(f Failure) {
 	attrs := []slog.Attr{
 		slog.String("connection", s.conn.ID),
 		slog.Any("command", f.Command),
-		slog.String("error", scrub(f.Err.Error(), f.Command)),
+		// fmt bears with an Error method that panics, as that of a nil
+		// pointer in an error may: this is within the server's Read.
+		slog.String("error", scrub(fmt.Sprint(f.Err), f.Command)),
 	}
 	if f.Stack != nil {
 		attrs = append(attrs, slog.String("stack", string(f.Stack)))

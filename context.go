@@ -9,9 +9,10 @@ import (
 // Context is what a hook may use and change: a context.Context for one command
 // and, through [State], the connection's user state.
 //
-// As a context.Context it carries the values of the session's context. It is
-// done when the call is over, when Proxy.HookTimeout has passed, and when the
-// connection is closed meanwhile, by the server or by the library. A client
+// As a context.Context it is made from the ctx given to Session.Command; behind
+// a listener, from one that is done when the connection is closed. So it is done
+// when the call is over, when Proxy.HookTimeout has passed, and when the server
+// or the library closes the connection meanwhile. A client
 // that goes away during the call is noticed only after it, since nobody reads
 // from the connection in between.
 //

@@ -477,3 +477,33 @@ func TestAHookThatEndsItsGoroutineEndsItsConnectionAlone(t *testing.T) {
 		}
 	}
 }
+
+// nilError is an error whose method fails for a nil pointer, the usual mistake
+// being to return one as an error.
+type nilError struct{ text string }
+
+func (e *nilError) Error() string { return e.text }
+
+func TestAnErrorThatPanicsIsAFailureAndNoMore(t *testing.T) {
+	p := &smtpproxy.Proxy{
+		Logger: slog.New(slog.NewTextHandler(io.Discard, nil)),
+		Hook: smtpproxy.HookFunc(func(*smtpproxy.Context, smtpproxy.Command, smtpproxy.Connection, smtpproxy.Transaction) (smtpproxy.Decision, error) {
+			var e *nilError
+			return nil, e
+		}),
+	}
+	r, ok := p.NewSession(smtpproxy.Connection{}).Command(context.Background(), "NOOP").(smtpproxy.Reply)
+	if !ok || r.Code != 421 {
+		t.Errorf("got %v", r)
+	}
+}
+
+func TestAPanicOfTransportIDGivesNone(t *testing.T) {
+	p := &smtpproxy.Proxy{TransportID: func(smtpproxy.Connection, smtpproxy.Recipient) string { panic("none") }}
+	s := p.ResumeSession(smtpproxy.Connection{}, smtpproxy.Transaction{Active: true})
+	s.Command(context.Background(), "RCPT TO:<a@example.org>")
+	s.Replied(250)
+	if r := s.Transaction().Recipients; r.Len() != 1 || r.At(0).TransportID != "" {
+		t.Errorf("recipients %v", r)
+	}
+}

@@ -51,16 +51,27 @@ func (s *Session) take(code int, lines []string) (verdict, []string) {
 	if s.phase == phaseReply && s.pending.verb == "RCPT" && code/100 == 2 {
 		e.rcpt = s.recipient(s.pending.line)
 		if s.cfg.TransportID != nil {
-			conn := s.conn
-			s.mu.Unlock()
-			e.rcpt.TransportID = s.cfg.TransportID(conn, e.rcpt)
-			s.mu.Lock()
+			e.rcpt.TransportID = s.transportID(e.rcpt)
 		}
 	}
 	if s.relay && code == 250 && s.wantsLines() {
 		lines = s.offered(lines)
 	}
 	return s.advance(&e), lines
+}
+
+// transportID calls Proxy.TransportID, with s.mu released. A panic gives none:
+// it would end the process, from within the server's Write.
+func (s *Session) transportID(r Recipient) (id string) {
+	conn := s.conn
+	s.mu.Unlock()
+	defer s.mu.Lock()
+	defer func() {
+		if v := recover(); v != nil && s.cfg.Logger != nil {
+			s.cfg.Logger.Error("smtpproxy: TransportID panicked", "connection", conn.ID)
+		}
+	}()
+	return s.cfg.TransportID(conn, r)
 }
 
 // wantsLines tells whether the reply that is due carries keywords.

@@ -491,6 +491,11 @@ func (c *conn) finish() error {
 func (c *conn) linger(d time.Duration, limit int64) {
 	defer c.closeRaw()
 	c.in.release()
+	// The last reply may be on its way, on another goroutine.
+	c.raw.SetWriteDeadline(time.Now().Add(closeTime))
+	c.writeMu.Lock()
+	c.sendHeld()
+	c.writeMu.Unlock()
 	if w, ok := c.raw.(interface{ CloseWrite() error }); !ok || w.CloseWrite() != nil {
 		return
 	}

@@ -211,10 +211,7 @@ func TestNothingOfACredentialIsLeftInTheSession(t *testing.T) {
 		k.want("EHLO client.example", "250")
 		for _, line := range lines {
 			io.WriteString(k, line+"\r\n")
-			if reply := k.want("", ""); strings.HasPrefix(reply, "501 ") {
-				// It was taken for a command, which is kept until the next.
-				k.want("NOOP", "250")
-			}
+			k.want("", "")
 		}
 		k.Close()
 		srv.Shutdown(context.Background())

@@ -189,7 +189,8 @@ func (s *Session) StartedTLS(t TLS) {
 }
 
 // Close ends the session: its Context is done. A server with a state machine of
-// its own calls it when the connection is closed.
+// its own calls it when the connection is closed. A call of the hook under way
+// goes on; to end it, cancel the ctx given to Command.
 func (s *Session) Close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -9,6 +9,7 @@ import (
 	"crypto/tls"
 	"net"
 	"slices"
+	"sync"
 
 	"github.com/emersion/go-smtp"
 	"github.com/seed3262c777/smtpproxy"
@@ -39,7 +40,9 @@ func Serve(srv *smtp.Server, l net.Listener, p *smtpproxy.Proxy) error {
 	if cfg.TLSConfig == nil {
 		cfg.TLSConfig = srv.TLSConfig
 	}
-	cfg.AllowInsecureAuth = cfg.AllowInsecureAuth || srv.AllowInsecureAuth
+	// What an earlier call has set is no policy of the user's.
+	own, _ := insecure.LoadOrStore(srv, srv.AllowInsecureAuth)
+	cfg.AllowInsecureAuth = cfg.AllowInsecureAuth || own.(bool)
 	cfg.RequireTLSForAuth = true
 	if srv.EnableREQUIRETLS {
 		cfg.TLSKeywords = append(slices.Clone(cfg.TLSKeywords), "REQUIRETLS")
@@ -47,6 +50,11 @@ func Serve(srv *smtp.Server, l net.Listener, p *smtpproxy.Proxy) error {
 	srv.AllowInsecureAuth = true
 	return srv.Serve(cfg.Listener(l))
 }
+
+// insecure holds, for each *smtp.Server, its AllowInsecureAuth from before Serve
+// changed it. A server that is served again, after an error of its listener say,
+// keeps its policy.
+var insecure sync.Map
 
 // Session returns the session of a connection that Serve serves, nil for any
 // other. A backend gets c in NewSession.
