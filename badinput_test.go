@@ -536,3 +536,16 @@ func TestAReplyBeforeTheChunkIsReadEndsTheConnection(t *testing.T) {
 		}
 	}
 }
+
+// go-smtp in LMTP mode answers a chunk once, whatever the recipients, if its
+// backend fails before it has read it.
+func TestAnLMTPServerThatAnswersAChunkOnceForAllGoesOn(t *testing.T) {
+	s := behindListener(&smtpproxy.Proxy{}, servertest.GoSMTPLMTP(false, servertest.Configure(func(s *smtp.Server) {
+		s.Backend = smtp.BackendFunc(func(*smtp.Conn) (smtp.Session, error) { return refusing{}, nil })
+	})))
+	c := s.connect(t, overTCP(t))
+	c.send("LHLO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nRCPT TO:<e@f>\r\nBDAT 5 LAST\r\nabcdeNOOP\r\nQUIT\r\n")
+	c.expect("220", "250", "250", "250", "250", "554", "250", "221")
+	c.expectEnd()
+	s.close()
+}

@@ -30,6 +30,7 @@ const (
 	answered                    // the hook or the library answered cmd with code
 	replied                     // the server replied with code
 	startedTLS                  // a TLS handshake is complete
+	readsOn                     // the server has begun to read again
 	lost                        // nobody knows any more whose turn it is
 )
 
@@ -127,6 +128,13 @@ func (s *Session) advance(e *event) verdict {
 			// The server starts anew, on a connection of its own.
 			s.regreets = true
 			s.setPhase(phaseGreeting)
+		}
+
+	case readsOn:
+		// go-smtp in LMTP mode answers a chunk once for all recipients, if
+		// its backend fails early, and goes on.
+		if s.phase == phaseReply && s.lmtp && s.pending.last && s.due < s.txn.Recipients.Len() {
+			s.endMessage()
 		}
 
 	case lost:

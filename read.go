@@ -52,7 +52,7 @@ func (c *conn) Read(p []byte) (n int, err error) {
 
 // bring is Read, for one caller at a time.
 func (c *conn) bring(p []byte) (n int, err error) {
-	for {
+	for begins := true; ; begins = false {
 		if len(c.rest) > 0 {
 			n = copy(p, c.rest)
 			c.rest = c.rest[n:]
@@ -69,7 +69,7 @@ func (c *conn) bring(p []byte) (n int, err error) {
 				return 0, err
 			}
 		}
-		switch c.turn() {
+		switch c.turn(begins) {
 		case turnCommand:
 			n, err = c.bringCommand(p)
 		case turnContent:
@@ -88,7 +88,7 @@ func (c *conn) bring(p []byte) (n int, err error) {
 		case turnGone:
 			err = io.EOF
 		}
-		if errors.Is(err, os.ErrDeadlineExceeded) && c.turn() == turnOver {
+		if errors.Is(err, os.ErrDeadlineExceeded) && c.turn(false) == turnOver {
 			continue // that was lostStep
 		}
 		if n > 0 || err != nil {
@@ -97,10 +97,14 @@ func (c *conn) bring(p []byte) (n int, err error) {
 	}
 }
 
-func (c *conn) turn() turn {
+// turn tells what is next. begins tells that a Read has just begun.
+func (c *conn) turn(begins bool) turn {
 	s := c.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if begins {
+		s.advance(&event{kind: readsOn})
+	}
 	if c.undecided != nil {
 		close(c.undecided)
 		c.undecided, c.flowing = nil, true
