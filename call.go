@@ -260,7 +260,10 @@ func scrub(text string, cmd Command) string {
 			continue
 		}
 		text = maskIn(text, string(decoded))
-		for part := range strings.SplitSeq(string(decoded), "\x00") {
+		// The parts of PLAIN end in NUL, those of OAUTHBEARER in %x01 with
+		// a word before the token.
+		between := func(r rune) bool { return r <= ' ' }
+		for part := range strings.FieldsFuncSeq(string(decoded), between) {
 			text = maskIn(text, part)
 		}
 	}

@@ -118,7 +118,11 @@ func newConn(raw net.Conn, l *listener) *conn {
 	s := newSession(l.cfg, newConnection(raw, l.cfg.ServerID), Transaction{})
 	s.relay = true
 	if l.cfg.ImplicitTLS {
-		raw = tls.Server(raw, l.cfg.TLSConfig)
+		config := l.cfg.TLSConfig
+		if config == nil {
+			config = new(tls.Config) // no handshake succeeds
+		}
+		raw = tls.Server(raw, config)
 	}
 	c := &conn{raw: raw, s: s, l: l}
 	_, isTLS := raw.(*tls.Conn)
