@@ -57,6 +57,10 @@ func (c Command) LogValue() slog.Value {
 	return slog.StringValue(c.String())
 }
 
+// MarshalText returns what String returns, so that JSON of whatever holds a
+// Command masks it too. It implements encoding.TextMarshaler.
+func (c Command) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
+
 const mask = "****"
 
 func (c Command) masked() string {

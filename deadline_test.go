@@ -16,7 +16,9 @@ import (
 	"github.com/seed3262c777/smtpproxy/internal/servertest"
 )
 
-// This file is about time: deadlines, and what must not wait.
+// This file is about time: deadlines, and what must not wait. Sleeps are
+// in bubbles of testing/synctest, where they take no time, but where a goroutine
+// waits for a mutex: that stops a bubble's clock.
 
 func TestASilentClientIsEndedAsWithoutTheLibrary(t *testing.T) {
 	for _, tt := range []struct {

@@ -2,6 +2,7 @@ package smtpproxy_test
 
 import (
 	"context"
+	"encoding/json"
 	"slices"
 	"testing"
 
@@ -78,5 +79,12 @@ func TestPassingACommandAllocatesNothing(t *testing.T) {
 		s.Replied(250)
 	}); n != 0 {
 		t.Errorf("%v allocations for each command", n)
+	}
+}
+
+func TestACommandWithinAnotherValueIsMaskedInJSON(t *testing.T) {
+	b, err := json.Marshal(map[string]any{"all": []smtpproxy.Command{{Line: "AUTH PLAIN AGEAc2VjcmV0"}, {Line: "c2VjcmV0", SASL: true}}})
+	if want := `{"all":["AUTH PLAIN ****","****"]}`; err != nil || string(b) != want {
+		t.Errorf("got %s, %v; want %s", b, err, want)
 	}
 }
