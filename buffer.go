@@ -87,9 +87,10 @@ func (b *buffer) put(p []byte) {
 	b.w += copy(b.b[b.w:], p)
 }
 
-// fill reads once from r, into as much room as is reserved.
-func (b *buffer) fill(r io.Reader) error {
-	n, err := r.Read(b.b[b.w:])
+// fill reads once from r, into as much room as is reserved, but holds no more
+// than limit octets then.
+func (b *buffer) fill(r io.Reader, limit int) error {
+	n, err := r.Read(b.b[b.w:min(len(b.b), b.r+min(limit, len(b.b)))])
 	b.w += n
 	if b.r == b.w {
 		b.release()

@@ -20,6 +20,12 @@ type Command struct {
 	// when it asked for them with Next, or answered 334 itself.
 	SASL bool
 
+	// Pipelined tells that the client had sent more behind the line when it
+	// was taken up, without waiting for the reply. That is allowed for some
+	// commands only (see MustBeLast). It is a fact of connections from
+	// Proxy.Listener; what is on its way still can't be known.
+	Pipelined bool
+
 	// secret masks the line: it may hold a credential that was sent out of
 	// its place.
 	secret bool
@@ -60,6 +66,23 @@ func (c Command) LogValue() slog.Value {
 // MarshalText returns what String returns, so that JSON of whatever holds a
 // Command masks it too. It implements encoding.TextMarshaler.
 func (c Command) MarshalText() ([]byte, error) { return []byte(c.String()), nil }
+
+// MustBeLast tells whether a command with this verb has to be the last one that
+// a client sends before it waits for a reply: because it changes what may
+// follow (RFC 2920 section 3.1, RFC 3207 section 4), or since the client hasn't
+// seen yet whether the server knows pipelining. AUTH and BDAT may have their
+// next line or their chunk behind them.
+//
+// A client that breaks this is broken or malicious; a hook may refuse it:
+//
+//	if cmd.Pipelined && cmd.MustBeLast() {
+func (c Command) MustBeLast() bool {
+	switch c.Verb() {
+	case "HELO", "EHLO", "LHLO", "DATA", "VRFY", "EXPN", "TURN", "QUIT", "NOOP", "STARTTLS", "ETRN":
+		return true
+	}
+	return false
+}
 
 const mask = "****"
 

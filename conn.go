@@ -30,11 +30,14 @@ type conn struct {
 	shake  sync.Mutex  // held during the handshake
 	gone   atomic.Bool // raw is another connection's, after STARTTLS
 
-	readMu sync.Mutex // held by Read; guards what follows
-	in     buffer     // what the client has sent ahead
-	inErr  error      // why nothing will be added to in
-	limit  int        // of the next line, with its line end
-	rest   []byte     // of a line that was longer than the server's slice
+	readMu   sync.Mutex // held by Read; guards what follows
+	in       buffer     // what the client has sent ahead
+	inErr    error      // why nothing will be added to in
+	limit    int        // of the next line, with its line end
+	rest     []byte     // of a line that was longer than the server's slice
+	rejected bool       // it has a bare CR or LF: what is left is dropped
+	complete bool       // nothing is left
+	dropped  int64      // octets of it so far
 	// What is left of a chunk that nobody wants, and the reply to it.
 	unwanted      int64
 	unwantedReply *Reply
@@ -46,6 +49,7 @@ type conn struct {
 	out     []byte // replies held back
 	timer   *time.Timer
 	ticking bool // timer runs
+	greeted bool // the server has
 
 	// reading tells that a Read is under way.
 	reading atomic.Bool
@@ -55,6 +59,7 @@ type conn struct {
 
 	// Guarded by s.mu, since they change together with the session:
 	content wire.Content // also used without s.mu, by Read
+	strict  wire.Strict  // likewise, with RejectBareNewlines
 	ended   bool         // the server has the content's end, or may think so
 	sure    bool         // ended, and there's no doubt about it
 	taken   bool         // a reply before the end was 2xx
@@ -109,7 +114,6 @@ const (
 // Sizes that bound what the library keeps.
 const (
 	maxHeld   = 4 << 10  // octets of replies held
-	maxReply  = 64 << 10 // octets of one reply
 	maxLinger = 1 << 20  // octets read after the last reply
 	maxDrain  = 64 << 20 // octets of content read when nobody wants it
 )

@@ -39,6 +39,11 @@ type Connection struct {
 	// ServerID is Proxy.ServerID.
 	ServerID string
 
+	// EarlyTalker tells that the client sent something before it was
+	// greeted (RFC 5321 section 3.1), as many programs that send spam do.
+	// It is known of sockets on unix systems, TLS from the start or not.
+	EarlyTalker bool
+
 	// HELO is the client's greeting, from the server's 250 on.
 	HELO HELO
 

@@ -89,6 +89,9 @@ func (s *Session) advance(e *event) verdict {
 	case passed:
 		s.observe(&e.cmd)
 		s.phase, s.pending, s.due = phaseReply, e.cmd, 1
+		if e.cmd.verb == "BDAT" && e.cmd.size < smallChunk {
+			s.counted.smallChunks++
+		}
 		if e.cmd.verb == "BDAT" && e.cmd.last && s.lmtp {
 			// RFC 2033 section 4.3.
 			s.due = s.txn.Recipients.Len()
@@ -262,7 +265,7 @@ func (s *Session) setPhase(p phase) {
 // openTransaction opens a transaction with an accepted MAIL command. A path
 // that can't be parsed leaves the parsed fields empty: the server took it.
 func (s *Session) openTransaction(line string) {
-	s.bdatTotal, s.bdatFailed = 0, false
+	s.bdatTotal, s.bdatFailed, s.counted.smallChunks = 0, false, 0
 	s.txn.Active = true
 	s.txn.SenderAddress, s.txn.Sender, s.txn.SenderParams, _ = parseMail(argsOf(line))
 }

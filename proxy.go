@@ -150,6 +150,52 @@ type Proxy struct {
 	// limit. Set it to the server's own limit, if that is lower.
 	MaxLineLength int
 
+	// MaxSASLLineLength limits a line of a SASL exchange, in octets without
+	// its line end. A longer one is answered 500 5.5.6 and the connection
+	// closed. 0 means 12288 (RFC 4954 section 4); negative means no limit.
+	MaxSASLLineLength int
+
+	// MaxReplyLength limits one reply of the server's, in octets with its
+	// line ends. At a longer one, the client gets a 421 reply and both sides
+	// are closed. 0 means 65536; negative means no limit.
+	MaxReplyLength int
+
+	// MaxReadAhead limits what is kept of a client that sends ahead of the
+	// replies, in octets. Beyond it, nothing is read until the server has
+	// caught up, so that the client has to wait; it gets no reply for that.
+	// Message content is read in pieces of this size. 0 means 32768;
+	// negative means no limit, which lets a client fill the memory while
+	// the server works. Less than 4096 has the effect of 4096, and a line
+	// always finds room up to its own limit.
+	MaxReadAhead int
+
+	// MaxSmallChunks limits the BDAT chunks of less than 1 KiB in one
+	// message (RFC 3030), each of which costs more to read than it brings.
+	// The one beyond is answered 421 4.7.0 and the connection closed. 0
+	// means 1000; negative means no limit.
+	MaxSmallChunks int
+
+	// MaxCommands limits the commands of one connection, lines of a SASL
+	// exchange not counted. The one beyond is answered 421 4.7.0 and the
+	// connection closed; the hook isn't shown it. 0 or negative means no
+	// limit.
+	MaxCommands int
+
+	// MaxErrors limits the commands of one connection that the library
+	// itself refuses, before or after the hook was called for them. The one
+	// beyond is answered 421 4.7.0 and the connection closed. 0 or negative
+	// means no limit.
+	MaxErrors int
+
+	// RejectBareNewlines refuses a message with a CR or an LF that is not
+	// part of a CRLF (RFC 5321 section 2.3.8): servers differ in what they
+	// make of it, so that the next one may find commands in the content.
+	// The rest is read up to CRLF.CRLF, the server never sees an end, the
+	// client gets 550 5.6.0 and is closed. A message sent with BDAT is
+	// refused likewise, unless it is declared BODY=BINARYMIME (RFC 3030
+	// section 3). False leaves the message to the server.
+	RejectBareNewlines bool
+
 	// HookTimeout limits a call of the hook. After it, the client gets a 421
 	// reply though the call still runs, on a goroutine of its own, until
 	// the hook returns; its Context is done. 0 or negative means no limit.
@@ -171,13 +217,10 @@ type Proxy struct {
 	Logger *slog.Logger
 }
 
-// The defaults of Proxy's limits.
+// The defaults of Proxy's times.
 const (
-	defaultMaxLineLength    = 2048
 	defaultHandshakeTimeout = 30 * time.Second
 	defaultLookupTimeout    = 5 * time.Second
-	// maxSASLLine is what RFC 4954 section 4 finds sufficient, and CRLF.
-	maxSASLLine = 12288 + 2
 )
 
 // Resolver looks names up in the DNS, as *net.Resolver does.
@@ -185,18 +228,6 @@ type Resolver interface {
 	LookupAddr(ctx context.Context, addr string) (names []string, err error)
 	LookupIPAddr(ctx context.Context, host string) ([]net.IPAddr, error)
 }
-
-func (p *Proxy) lineLimit() int {
-	switch {
-	case p.MaxLineLength == 0:
-		return defaultMaxLineLength
-	case p.MaxLineLength < 0:
-		return maxInt
-	}
-	return p.MaxLineLength
-}
-
-const maxInt = int(^uint(0) >> 1)
 
 var (
 	// ErrInvalidDecision is the cause of a failure by a decision that is

@@ -69,6 +69,9 @@ func (c *conn) bring(p []byte) (n int, err error) {
 				return 0, err
 			}
 		}
+		if c.rejected {
+			return 0, c.reject()
+		}
 		switch c.turn(begins) {
 		case turnCommand:
 			n, err = c.bringCommand(p)
@@ -113,7 +116,7 @@ func (c *conn) turn(begins bool) turn {
 	case c.next != nil:
 		return turnGone
 	case c.postponed != nil:
-		c.limit = s.cfg.maxLine
+		c.limit = s.cfg.line
 		return turnPostponed
 	case c.refused:
 		return turnRefused
@@ -141,7 +144,7 @@ func (c *conn) bringCommand(p []byte) (int, error) {
 		return 0, err
 	}
 	start := c.now()
-	d := c.s.decide(c.s.ctx, line)
+	d := c.s.decide(c.s.ctx, line, c.in.len() > 0)
 	if d.over {
 		return 0, nil
 	}
@@ -204,6 +207,9 @@ func (c *conn) hand(p []byte, line string, chunk int64) int {
 	if chunk > 0 {
 		c.s.mu.Lock()
 		c.chunk = chunk
+		if c.s.bdatTotal == 0 {
+			c.strict = wire.Strict{}
+		}
 		c.s.mu.Unlock()
 	}
 	if len(line)+2 <= len(p) {
@@ -224,6 +230,11 @@ func (c *conn) line(p []byte) (line string, ok bool, err error) {
 		held := c.in.held()
 		i := bytes.IndexByte(held, '\n')
 		switch {
+		case isClientHello(held):
+			// It may have no LF, and be followed by silence.
+			c.s.logLostStep("TLS without STARTTLS")
+			c.hangUp(Reply{Code: 554, Enhanced: EnhancedCode{5, 7, 0}, Lines: []string{"TLS has not been started"}})
+			return "", false, nil
 		case i >= c.limit, i < 0 && len(held) >= c.limit:
 			c.tooLong()
 			return "", false, nil
@@ -253,9 +264,10 @@ func (c *conn) receive(p []byte, size int) {
 	c.beforeRead()
 	if c.in.len() > 0 || len(p) < 512 {
 		c.in.reserve(max(size, min(2*c.in.len(), smallBuffer), 512))
-		c.inErr = c.in.fill(c.raw)
+		c.inErr = c.in.fill(c.raw, max(size, c.s.cfg.readAhead))
 		return
 	}
+	p = p[:min(len(p), c.s.cfg.readAhead)]
 	var n int
 	n, c.inErr = c.raw.Read(p)
 	c.in.put(p[:n])
@@ -265,8 +277,8 @@ func (c *conn) receive(p []byte, size int) {
 func (c *conn) fill() {
 	c.flush()
 	c.beforeRead()
-	c.in.reserve(largeBuffer)
-	c.inErr = c.in.fill(c.raw)
+	c.in.reserve(min(largeBuffer, c.s.cfg.readAhead))
+	c.inErr = c.in.fill(c.raw, c.s.cfg.readAhead)
 }
 
 // readError returns the error of the client's connection, when all that was
@@ -280,6 +292,13 @@ func (c *conn) readError() error {
 		c.in.release()
 	}
 	return err
+}
+
+// isClientHello tells whether b starts like a TLS handshake: with the type of
+// its record, and the major version if that is there already (RFC 8446 section
+// 5.1). No command and no SASL response does.
+func isClientHello(b []byte) bool {
+	return len(b) > 0 && b[0] == 0x16 && (len(b) == 1 || b[1] == 3)
 }
 
 // tooLong answers a line that is longer than allowed, without waiting for its
@@ -309,6 +328,10 @@ func (c *conn) bringContent(p []byte) (int, error) {
 	for {
 		held := c.in.held()
 		n, stop := c.content.Next(held, len(p))
+		if n > 0 && c.hasBareNewline(held, n, false) {
+			c.in.skip(n)
+			return 0, nil
+		}
 		if n > 0 {
 			copy(p, held[:n])
 			c.in.skip(n)
@@ -381,6 +404,9 @@ func (c *conn) bringChunk(p []byte) (n int, err error) {
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()
 	c.chunk = max(0, c.chunk-int64(n))
+	if c.s.body() != "BINARYMIME" && c.hasBareNewline(p[:n], n, c.chunk == 0 && c.s.pending.last) {
+		return 0, nil
+	}
 	return n, nil
 }
 
@@ -435,10 +461,10 @@ func (c *conn) awaitReply() error {
 // when the client is gone.
 func (c *conn) watch(wake chan struct{}) error {
 	c.flush()
-	for c.inErr == nil && c.in.len() < largeBuffer {
+	for c.inErr == nil && c.in.len() < c.s.cfg.readAhead {
 		c.beforeRead()
-		c.in.reserve(min(c.in.len()+512, largeBuffer))
-		c.inErr = c.in.fill(c.raw)
+		c.in.reserve(min(c.in.len()+512, c.s.cfg.readAhead))
+		c.inErr = c.in.fill(c.raw, c.s.cfg.readAhead)
 		select {
 		case <-wake:
 			if errors.Is(c.inErr, os.ErrDeadlineExceeded) {

@@ -50,8 +50,9 @@ type Session struct {
 	size       int64 // the server's SIZE (RFC 1870), 0 if unlimited or unknown
 	bdatTotal  int64 // octets of the message so far
 	bdatFailed bool  // chunks are refused until the transaction ends
-	next       bool  // the hook asked for the next line
-	suspect    bool  // after a failed AUTH: unknown commands may be secrets
+	counted    counts
+	next       bool // the hook asked for the next line
+	suspect    bool // after a failed AUTH: unknown commands may be secrets
 	discard    int64
 
 	mechanism string         // of the AUTH command under way
@@ -63,12 +64,12 @@ type Session struct {
 // config is a Proxy, copied once for all sessions of a listener.
 type config struct {
 	Proxy
-	verbs   []string // Commands in upper case
-	maxLine int
+	limits
+	verbs []string // Commands in upper case
 }
 
 func (p *Proxy) config() *config {
-	cfg := &config{Proxy: *p, maxLine: p.lineLimit()}
+	cfg := &config{Proxy: *p, limits: p.limits()}
 	cfg.TLSKeywords = slices.Clone(p.TLSKeywords)
 	for _, v := range p.Commands {
 		cfg.verbs = append(cfg.verbs, upperASCII(v))
@@ -162,7 +163,7 @@ func (s *Session) Discard() int64 {
 // in; never nil, never a pointer, always valid. ctx is what the hook's Context
 // is made from.
 func (s *Session) Command(ctx context.Context, line string) Decision {
-	d := s.decide(ctx, line)
+	d := s.decide(ctx, line, false)
 	if d.refused {
 		return d.reply
 	}
@@ -207,20 +208,23 @@ type decision struct {
 	chunk   int64 // octets of content that follow a BDAT command
 	cancel  bool  // the server's SASL exchange has to be cancelled
 	tls     bool  // the library has to start TLS
+	library bool  // it is the library that refuses
 	over    bool  // the session was over before the decision
 }
 
 func refuse(r Reply) decision { return decision{refused: true, reply: r.filled("")} }
 
 func refusal(code int, enhanced EnhancedCode, text string) decision {
-	return refuse(Reply{Code: code, Enhanced: enhanced, Lines: []string{text}})
+	d := refuse(Reply{Code: code, Enhanced: enhanced, Lines: []string{text}})
+	d.library = true
+	return d
 }
 
 // decide takes a line to its decision: the hook's, checked, then the library's
-// own rules for what the hook passes.
-func (s *Session) decide(ctx context.Context, line string) decision {
+// own rules for what the hook passes. pipelined is Command.Pipelined.
+func (s *Session) decide(ctx context.Context, line string, pipelined bool) decision {
 	s.mu.Lock()
-	cmd := Command{Line: line, SASL: s.phase == phaseSASL || s.phase == phaseOwn}
+	cmd := Command{Line: line, SASL: s.phase == phaseSASL || s.phase == phaseOwn, Pipelined: pipelined}
 	verb := cmd.Verb()
 	if s.suspect {
 		cmd.secret = !cmd.SASL && !isKnown(verb)
@@ -237,6 +241,10 @@ func (s *Session) decide(ctx context.Context, line string) decision {
 		q.conn, q.txn = s.conn, s.txn
 	}
 	s.discard = 0
+	if !cmd.SASL {
+		s.counted.commands++
+	}
+	used := s.counted.commands > s.cfg.commands
 	s.mu.Unlock()
 
 	var d decision
@@ -244,6 +252,8 @@ func (s *Session) decide(ctx context.Context, line string) decision {
 	case !ready:
 		s.logLostStep("command out of turn")
 		d = refuse(failureReply)
+	case used:
+		d = tooMany("commands")
 	case indexControl(line) >= 0:
 		d = refusal(500, EnhancedCode{5, 5, 2}, "Control character in command line")
 	case shown:
@@ -260,6 +270,13 @@ func (s *Session) decide(ctx context.Context, line string) decision {
 		d = refuse(failureReply)
 		d.over = true
 		return d
+	}
+	if !cmd.SASL && isHTTP(verb, line) {
+		// The lines of its header would be taken for commands.
+		if !d.refused {
+			d = refusal(502, EnhancedCode{5, 5, 1}, "This is not an HTTP server")
+		}
+		d.reply.Disconnect = true
 	}
 	if !d.refused {
 		next := d.pass.Next
@@ -284,6 +301,12 @@ func (s *Session) decide(ctx context.Context, line string) decision {
 			return d
 		}
 	}
+	if d.library {
+		s.counted.errors++
+		if s.counted.errors > s.cfg.errors {
+			d = tooMany("errors")
+		}
+	}
 	if verb == "BDAT" && !cmd.SASL {
 		s.discard = chunkSize(line)
 		if s.discard < 0 {
@@ -299,13 +322,11 @@ func (s *Session) decide(ctx context.Context, line string) decision {
 	return d
 }
 
-// lineLimit returns the longest line of a SASL exchange, or command, with its
-// line end.
-func (c *config) lineLimit(sasl bool) int {
-	if sasl {
-		return max(c.maxLine, maxSASLLine)
-	}
-	return c.maxLine
+// body returns how the content of the message is declared (RFC 3030 section 3,
+// RFC 6152). Its caller holds s.mu.
+func (s *Session) body() string {
+	body, _ := s.txn.SenderParams.Get("BODY")
+	return upperASCII(body)
 }
 
 // listed tells whether the hook is called for a verb.
@@ -390,6 +411,8 @@ func (s *Session) admitBDAT(d decision, size int64) decision {
 		return refusal(502, EnhancedCode{5, 5, 1}, "Missing RCPT TO command.")
 	case size > maxChunk || s.size > 0 && size > s.size-s.bdatTotal:
 		return refusal(552, EnhancedCode{5, 3, 4}, "Max message size exceeded")
+	case size < smallChunk && s.counted.smallChunks >= s.cfg.smallChunks:
+		return tooMany("chunks")
 	}
 	return d
 }

@@ -41,7 +41,7 @@ func (c *conn) startTLS() {
 	c.raw.SetDeadline(time.Time{})
 
 	tc := tls.Server(c.raw, c.s.cfg.TLSConfig)
-	next := &conn{raw: tc, s: c.s, l: c.l}
+	next := &conn{raw: tc, s: c.s, l: c.l, greeted: true}
 	if err := next.shakeHands(); err != nil {
 		// Nothing is sent in plaintext after the 220.
 		c.s.Close()

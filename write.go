@@ -2,10 +2,14 @@ package smtpproxy
 
 import (
 	"bytes"
+	"crypto/tls"
+	"errors"
 	"net"
+	"os"
 	"slices"
 	"time"
 
+	"github.com/seed3262c777/smtpproxy/internal/peek"
 	"github.com/seed3262c777/smtpproxy/internal/wire"
 )
 
@@ -35,7 +39,7 @@ func (c *conn) Write(p []byte) (int, error) {
 	}
 	for len(b) > 0 {
 		n, code, err := c.reply.Next(b)
-		if err != nil || n == 0 && len(b) > maxReply {
+		if err != nil || n > c.s.cfg.reply || n == 0 && len(b) > c.s.cfg.reply {
 			return 0, c.lostStep("malformed reply from the server")
 		}
 		if n == 0 {
@@ -54,7 +58,10 @@ func (c *conn) Write(p []byte) (int, error) {
 // relay gives the client one reply of the server's.
 func (c *conn) relay(code int, reply []byte) error {
 	s := c.s
+	early := !c.greeted && c.talksEarly()
+	c.greeted = true
 	s.mu.Lock()
+	s.conn.EarlyTalker = s.conn.EarlyTalker || early
 	var lines []string
 	if s.wantsLines() {
 		lines = wire.ReplyLines(reply)
@@ -68,7 +75,7 @@ func (c *conn) relay(code int, reply []byte) error {
 	case was == phaseContent:
 		c.replyToContent(code, lmtp)
 	case s.phase == phaseContent:
-		c.content = wire.Content{}
+		c.content, c.strict = wire.Content{}, wire.Strict{}
 		c.ended, c.sure, c.taken = false, false, false
 	}
 	if was == phaseReply && c.chunk > 0 && v == forward {
@@ -98,6 +105,33 @@ func (c *conn) relay(code int, reply []byte) error {
 		c.decide(undecided)
 	}
 	return err
+}
+
+// talksEarly tells whether the client has sent something before the greeting.
+func (c *conn) talksEarly() bool {
+	tc, ok := c.raw.(*tls.Conn)
+	if !ok {
+		return peek.Pending(c.raw)
+	}
+	if peek.Pending(tc.NetConn()) {
+		return true
+	}
+	// The handshake may have read more from the socket than it needed. That
+	// can be had without reading from the socket.
+	if !c.readMu.TryLock() {
+		return false
+	}
+	defer c.readMu.Unlock()
+	c.deadlineMu.Lock()
+	c.readDeadline.moved = true
+	c.raw.SetReadDeadline(time.Unix(1, 0))
+	c.deadlineMu.Unlock()
+	c.in.reserve(smallBuffer)
+	c.inErr = c.in.fill(c.raw, smallBuffer)
+	if errors.Is(c.inErr, os.ErrDeadlineExceeded) {
+		c.inErr = nil
+	}
+	return c.in.len() > 0
 }
 
 // replyToContent notes a reply to message content, which may come before its

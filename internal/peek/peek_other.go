@@ -1,0 +1,5 @@
+//go:build !unix
+
+package peek
+
+func pending(int) bool { return false }
