@@ -60,14 +60,17 @@ type conn struct {
 	// Guarded by s.mu, since they change together with the session:
 	content wire.Content // also used without s.mu, by Read
 	strict  wire.Strict  // likewise, with RejectBareNewlines
-	ended   bool         // the server has the content's end, or may think so
-	sure    bool         // ended, and there's no doubt about it
-	taken   bool         // a reply before the end was 2xx
-	flowing bool         // all replies are here, the content isn't
-	refused bool         // likewise, and nobody wants the rest
-	chunk   int64        // octets of a BDAT chunk that the server hasn't got
-	drop    bool         // the library ends the connection
-	waiting bool         // Read waits for a reply
+	// slack is for how long the client may be silent, with MinDataRate;
+	// likewise.
+	slack   time.Duration
+	ended   bool  // the server has the content's end, or may think so
+	sure    bool  // ended, and there's no doubt about it
+	taken   bool  // a reply before the end was 2xx
+	flowing bool  // all replies are here, the content isn't
+	refused bool  // likewise, and nobody wants the rest
+	chunk   int64 // octets of a BDAT chunk that the server hasn't got
+	drop    bool  // the library ends the connection
+	waiting bool  // Read waits for a reply
 	// undecided is there while it isn't known whether the server reads on
 	// after it has refused a message before its end.
 	undecided chan struct{}
@@ -80,12 +83,13 @@ type conn struct {
 	patience *time.Timer
 	claimed  atomic.Bool // not guarded by s.mu
 
-	timed         atomic.Bool // the server has set a read deadline
-	deadlineMu    sync.Mutex
-	readDeadline  deadline
-	writeDeadline deadline
-	moved         chan struct{} // closed when the server sets another read deadline
-	kicked        bool          // raw's read deadline is past, to end a wait
+	timed      atomic.Bool // the server has set a read deadline
+	deadlineMu sync.Mutex  // guards what follows, and deadlines of raw
+	reads      timing
+	writes     timing
+	bound      time.Time     // the library's own for reads; zero: none
+	moved      chan struct{} // closed when the server sets another read deadline
+	kicked     bool          // reads end at once
 }
 
 // Times that bound what the library does on its own account.
@@ -106,6 +110,9 @@ const (
 	// handoverTime is how long a client that has started TLS waits for the
 	// server to accept its fresh connection.
 	handoverTime = 10 * time.Second
+	// dataSlack is by how much message content may be behind
+	// Proxy.MinDataRate.
+	dataSlack = 30 * time.Second
 	// decideTime is how long an LMTP server that refuses a message before
 	// its end may take to read on.
 	decideTime = 100 * time.Millisecond
@@ -182,125 +189,6 @@ func (c *conn) closeRaw() error {
 	return c.raw.Close()
 }
 
-// deadline is one that the server has set. What the library and the hook do on
-// their own account must not eat it.
-type deadline struct {
-	at    time.Time     // zero: none
-	after time.Duration // what was left when it was set
-	moved bool          // at isn't raw's any more
-}
-
-func newDeadline(t time.Time) deadline {
-	d := deadline{at: t}
-	if !t.IsZero() {
-		d.after = time.Until(t)
-	}
-	return d
-}
-
-// SetDeadline implements net.Conn.
-func (c *conn) SetDeadline(t time.Time) error {
-	if err := c.SetReadDeadline(t); err != nil {
-		return err
-	}
-	return c.SetWriteDeadline(t)
-}
-
-// SetReadDeadline implements net.Conn. Time that a hook takes does not count,
-// and after a command that the server didn't get to see the time starts anew.
-func (c *conn) SetReadDeadline(t time.Time) error {
-	c.deadlineMu.Lock()
-	defer c.deadlineMu.Unlock()
-	c.readDeadline = newDeadline(t)
-	c.timed.Store(true)
-	if c.moved != nil {
-		close(c.moved)
-		c.moved = nil
-	}
-	if c.gone.Load() {
-		return nil
-	}
-	if c.kicked {
-		c.readDeadline.moved = true // for now, raw's has another purpose
-		return nil
-	}
-	return c.raw.SetReadDeadline(t)
-}
-
-// SetWriteDeadline implements net.Conn. For replies that the server didn't
-// write, or that were held back, the time starts anew.
-func (c *conn) SetWriteDeadline(t time.Time) error {
-	c.deadlineMu.Lock()
-	defer c.deadlineMu.Unlock()
-	c.writeDeadline = newDeadline(t)
-	if c.gone.Load() {
-		return nil
-	}
-	return c.raw.SetWriteDeadline(t)
-}
-
-// extend moves the server's read deadline by what the hook took.
-func (c *conn) extend(d time.Duration) {
-	c.move(func(r *deadline) { r.at = r.at.Add(d) })
-}
-
-// renew gives the server's read deadline its full time from now on.
-func (c *conn) renew() {
-	c.move(func(r *deadline) { r.at = time.Now().Add(r.after) })
-}
-
-func (c *conn) move(by func(*deadline)) {
-	if !c.timed.Load() {
-		return
-	}
-	c.deadlineMu.Lock()
-	defer c.deadlineMu.Unlock()
-	if c.readDeadline.after > 0 { // else none, or one that is meant to interrupt
-		by(&c.readDeadline)
-		c.readDeadline.moved = true
-	}
-}
-
-// now returns the time if a deadline depends on it. The zero time saves a call
-// of time.Now for each command.
-func (c *conn) now() time.Time {
-	if !c.timed.Load() {
-		return time.Time{}
-	}
-	return time.Now()
-}
-
-// readDeadlineChange returns the server's read deadline, and a channel that is
-// closed when it sets another.
-func (c *conn) readDeadlineChange() (time.Time, <-chan struct{}) {
-	c.deadlineMu.Lock()
-	defer c.deadlineMu.Unlock()
-	if c.moved == nil {
-		c.moved = make(chan struct{})
-	}
-	return c.readDeadline.at, c.moved
-}
-
-// beforeRead makes raw's read deadline the server's, unless it is there to end
-// the read that follows.
-func (c *conn) beforeRead() {
-	c.deadlineMu.Lock()
-	defer c.deadlineMu.Unlock()
-	if c.readDeadline.moved && !c.kicked {
-		c.raw.SetReadDeadline(c.readDeadline.at)
-		c.readDeadline.moved = false
-	}
-}
-
-// beforeOwnWrite gives a write that the server knows nothing of its full time.
-func (c *conn) beforeOwnWrite() {
-	c.deadlineMu.Lock()
-	defer c.deadlineMu.Unlock()
-	if c.writeDeadline.after > 0 {
-		c.raw.SetWriteDeadline(time.Now().Add(c.writeDeadline.after))
-	}
-}
-
 // notify ends a wait for a reply. Its caller holds s.mu.
 func (c *conn) notify() {
 	if !c.waiting {
@@ -308,16 +196,5 @@ func (c *conn) notify() {
 	}
 	c.waiting = false
 	close(c.wake)
-	c.deadlineMu.Lock()
-	defer c.deadlineMu.Unlock()
-	c.kicked = true
-	c.raw.SetReadDeadline(time.Unix(1, 0))
-}
-
-// unkick gives raw's read deadline back to the server.
-func (c *conn) unkick() {
-	c.deadlineMu.Lock()
-	defer c.deadlineMu.Unlock()
-	c.kicked = false
-	c.readDeadline.moved = true
+	c.kick()
 }

@@ -187,6 +187,21 @@ type Proxy struct {
 	// means no limit.
 	MaxErrors int
 
+	// CommandTimeout limits the time from the first octet of a command line,
+	// or of a line of a SASL exchange, to its end, however steadily the
+	// client sends. After it, the client gets 421 4.4.2 and the connection
+	// is closed. How long a client may be silent between commands is the
+	// server's to limit, as it is without the library. 0 or negative means
+	// no limit.
+	CommandTimeout time.Duration
+
+	// MinDataRate is how many octets a second a client must send of message
+	// content. It may be 30 seconds behind, and no more ahead; the time that
+	// the server takes to read doesn't count. One that falls behind gets 421
+	// 4.4.2 and the connection is closed; the server never sees an end of
+	// the message. 0 or negative means no limit.
+	MinDataRate int
+
 	// RejectBareNewlines refuses a message with a CR or an LF that is not
 	// part of a CRLF (RFC 5321 section 2.3.8): servers differ in what they
 	// make of it, so that the next one may find commands in the content.

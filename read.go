@@ -150,7 +150,7 @@ func (c *conn) bringCommand(p []byte) (int, error) {
 	}
 	if d.tls {
 		c.startTLS()
-		c.renew()
+		c.renewRead()
 		return 0, nil
 	}
 	if !d.refused {
@@ -159,10 +159,10 @@ func (c *conn) bringCommand(p []byte) (int, error) {
 		}
 		return c.hand(p, d.pass.Command, d.chunk), nil
 	}
-	c.renew()
+	c.renewRead()
 	if c.unwanted = c.s.Discard(); c.unwanted > 0 {
 		reply := d.reply
-		c.unwantedReply = &reply
+		c.unwantedReply, c.slack = &reply, dataSlack
 		return 0, nil
 	}
 	c.answer(d.reply, mayHold(verbOf(line)))
@@ -197,7 +197,7 @@ func (c *conn) bringPostponed(p []byte) error {
 	c.s.mu.Unlock()
 	c.writeMu.Lock()
 	defer c.writeMu.Unlock()
-	c.beforeOwnWrite()
+	c.renewWrite()
 	c.send(reply, false)
 	return nil
 }
@@ -208,7 +208,7 @@ func (c *conn) hand(p []byte, line string, chunk int64) int {
 		c.s.mu.Lock()
 		c.chunk = chunk
 		if c.s.bdatTotal == 0 {
-			c.strict = wire.Strict{}
+			c.strict, c.slack = wire.Strict{}, dataSlack
 		}
 		c.s.mu.Unlock()
 	}
@@ -241,11 +241,19 @@ func (c *conn) line(p []byte) (line string, ok bool, err error) {
 		case i >= 0:
 			line = string(bytes.TrimSuffix(held[:i], []byte("\r")))
 			c.in.skip(i + 1)
+			if !c.bound.IsZero() {
+				c.allow(time.Time{})
+			}
 			c.lookAhead()
 			return line, true, nil
+		case c.inErr == errTooSlow:
+			c.tooSlow()
+			return "", false, nil
 		case c.inErr != nil:
 			// An unfinished line is no command.
 			return "", false, c.readError()
+		case len(held) > 0 && c.bound.IsZero() && c.s.cfg.CommandTimeout > 0:
+			c.allow(time.Now().Add(c.s.cfg.CommandTimeout))
 		}
 		c.receive(p, min(len(held)+1, c.limit))
 	}
@@ -261,24 +269,22 @@ func (c *conn) lookAhead() {
 // into, so that nothing has to be kept for a client that is silent.
 func (c *conn) receive(p []byte, size int) {
 	c.flush()
-	c.beforeRead()
 	if c.in.len() > 0 || len(p) < 512 {
 		c.in.reserve(max(size, min(2*c.in.len(), smallBuffer), 512))
-		c.inErr = c.in.fill(c.raw, max(size, c.s.cfg.readAhead))
+		c.inErr = c.in.fill(fromClient{c}, max(size, c.s.cfg.readAhead))
 		return
 	}
 	p = p[:min(len(p), c.s.cfg.readAhead)]
 	var n int
-	n, c.inErr = c.raw.Read(p)
+	n, c.inErr = fromClient{c}.Read(p)
 	c.in.put(p[:n])
 }
 
 // fill is receive for content, which comes in bulk.
 func (c *conn) fill() {
 	c.flush()
-	c.beforeRead()
 	c.in.reserve(min(largeBuffer, c.s.cfg.readAhead))
-	c.inErr = c.in.fill(c.raw, c.s.cfg.readAhead)
+	c.inErr = c.in.fill(contentFromClient{c}, c.s.cfg.readAhead)
 }
 
 // readError returns the error of the client's connection, when all that was
@@ -311,6 +317,13 @@ func (c *conn) tooLong() {
 	}
 	c.s.mu.Unlock()
 	c.hangUp(Reply{Code: 500, Enhanced: enhanced, Lines: []string{"Too long line, closing connection"}})
+}
+
+// tooSlow answers a client that has used up its time (RFC 5321 section 4.5.3.2,
+// RFC 3463 section 3.5).
+func (c *conn) tooSlow() {
+	c.unwanted, c.rejected = 0, false
+	c.hangUp(Reply{Code: 421, Enhanced: EnhancedCode{4, 4, 2}, Lines: []string{"Too slow, closing connection"}})
 }
 
 // hangUp ends the connection with a reply.
@@ -370,11 +383,15 @@ func (c *conn) ambiguousEnd() {
 	c.refused, c.drop = true, true
 }
 
-// contentError returns the error of a client that is gone in the middle of a
-// message. io.EOF would tell some servers that the message is complete.
+// contentError returns the error of a client that is gone, or has to go, in the
+// middle of a message. io.EOF would tell some servers that the message is complete.
 func (c *conn) contentError() error {
 	err := c.readError()
-	if err != io.EOF {
+	switch err {
+	case io.EOF:
+	case errTooSlow:
+		c.tooSlow()
+	default:
 		return err
 	}
 	c.s.mu.Lock()
@@ -397,8 +414,7 @@ func (c *conn) bringChunk(p []byte) (n int, err error) {
 		return 0, c.contentError()
 	default:
 		c.flush()
-		c.beforeRead()
-		n, c.inErr = c.raw.Read(p)
+		n, c.inErr = contentFromClient{c}.Read(p)
 	}
 	c.lookAhead()
 	c.s.mu.Lock()
@@ -421,6 +437,9 @@ func (c *conn) discard() error {
 			k := min(int64(len(held)), c.unwanted)
 			c.in.skip(int(k))
 			c.unwanted -= k
+		case c.inErr == errTooSlow:
+			c.tooSlow()
+			return nil
 		case c.inErr != nil:
 			return c.readError()
 		default:
@@ -428,7 +447,7 @@ func (c *conn) discard() error {
 		}
 	}
 	c.lookAhead()
-	c.renew()
+	c.renewRead()
 	c.s.mu.Lock()
 	left := c.s.phase == phaseOver && !c.unwantedReply.Disconnect
 	c.s.mu.Unlock()
@@ -462,9 +481,8 @@ func (c *conn) awaitReply() error {
 func (c *conn) watch(wake chan struct{}) error {
 	c.flush()
 	for c.inErr == nil && c.in.len() < c.s.cfg.readAhead {
-		c.beforeRead()
 		c.in.reserve(min(c.in.len()+512, c.s.cfg.readAhead))
-		c.inErr = c.in.fill(c.raw, c.s.cfg.readAhead)
+		c.inErr = c.in.fill(fromClient{c}, c.s.cfg.readAhead)
 		select {
 		case <-wake:
 			if errors.Is(c.inErr, os.ErrDeadlineExceeded) {
@@ -522,7 +540,7 @@ func (c *conn) linger(d time.Duration, limit int64) {
 	defer c.closeRaw()
 	c.in.release()
 	// The last reply may be on its way, on another goroutine.
-	c.raw.SetWriteDeadline(time.Now().Add(closeTime))
+	c.limitWrite(closeTime)
 	c.writeMu.Lock()
 	c.sendHeld()
 	c.writeMu.Unlock()

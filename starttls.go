@@ -35,10 +35,12 @@ func (c *conn) startTLS() {
 	// no reply.
 	c.writeMu.Lock()
 	c.gone.Store(true)
-	c.beforeOwnWrite()
+	c.renewWrite()
 	c.send(Reply{Code: 220, Lines: []string{"Ready to start TLS"}}.appendTo(nil), false)
 	c.writeMu.Unlock()
+	c.deadlineMu.Lock()
 	c.raw.SetDeadline(time.Time{})
+	c.deadlineMu.Unlock()
 
 	tc := tls.Server(c.raw, c.s.cfg.TLSConfig)
 	next := &conn{raw: tc, s: c.s, l: c.l, greeted: true}
@@ -96,6 +98,7 @@ func (c *conn) handshake() error {
 	if c.shaken.Load() {
 		return nil
 	}
+	c.armBoth()
 	if err := c.shakeHands(); err != nil {
 		c.s.Close()
 		rejectPlaintext(err)

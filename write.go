@@ -75,7 +75,7 @@ func (c *conn) relay(code int, reply []byte) error {
 	case was == phaseContent:
 		c.replyToContent(code, lmtp)
 	case s.phase == phaseContent:
-		c.content, c.strict = wire.Content{}, wire.Strict{}
+		c.content, c.strict, c.slack = wire.Content{}, wire.Strict{}, dataSlack
 		c.ended, c.sure, c.taken = false, false, false
 	}
 	if was == phaseReply && c.chunk > 0 && v == forward {
@@ -122,12 +122,10 @@ func (c *conn) talksEarly() bool {
 		return false
 	}
 	defer c.readMu.Unlock()
-	c.deadlineMu.Lock()
-	c.readDeadline.moved = true
-	c.raw.SetReadDeadline(time.Unix(1, 0))
-	c.deadlineMu.Unlock()
+	c.kick()
 	c.in.reserve(smallBuffer)
-	c.inErr = c.in.fill(c.raw, smallBuffer)
+	c.inErr = c.in.fill(fromClient{c}, smallBuffer)
+	c.unkick()
 	if errors.Is(c.inErr, os.ErrDeadlineExceeded) {
 		c.inErr = nil
 	}
@@ -195,7 +193,7 @@ func mayHold(verb string) bool {
 func (c *conn) respond(r Reply, hold bool) {
 	c.writeMu.Lock()
 	defer c.writeMu.Unlock()
-	c.beforeOwnWrite()
+	c.renewWrite()
 	c.send(r.appendTo(nil), hold)
 }
 
@@ -220,7 +218,7 @@ func (c *conn) send(reply []byte, hold bool) error {
 // write sends b to the client. A reply that can't be sent ends the dialogue:
 // the next one would be taken for it.
 func (c *conn) write(b []byte) error {
-	_, err := c.raw.Write(b)
+	_, err := toClient{c}.Write(b)
 	if err != nil {
 		c.s.mu.Lock()
 		c.drop = true
@@ -263,7 +261,7 @@ func (c *conn) sendHeld() {
 	if len(c.out) == 0 {
 		return
 	}
-	c.beforeOwnWrite()
+	c.renewWrite()
 	b := c.out
 	c.out = nil
 	c.write(b)
@@ -279,12 +277,9 @@ func (c *conn) lostStep(what string) error {
 	c.s.advance(&event{kind: lost})
 	c.notify()
 	c.s.mu.Unlock()
-	c.beforeOwnWrite()
+	c.renewWrite()
 	c.send(failureReply.appendTo(nil), false)
 	// A Read that waits for the client ends now.
-	c.deadlineMu.Lock()
-	defer c.deadlineMu.Unlock()
-	c.kicked = true
-	c.raw.SetReadDeadline(time.Unix(1, 0))
+	c.kick()
 	return net.ErrClosed
 }
