@@ -12,19 +12,9 @@ import (
 
 // This file calls the hook, and holds it to its contract.
 
-// call is one call of the hook: what it gets, and what its decision is checked
-// against.
-type call struct {
-	cmd  Command
-	verb string
-	own  bool // an answer to the hook's own challenge
-	conn Connection
-	txn  Transaction
-}
-
-// ask calls the hook and returns its decision, checked; a failure's decision
-// if it has none.
-func (s *Session) ask(ctx context.Context, q *call) decision {
+// ask calls the hook and makes d its decision, checked; a failure's decision if
+// it has none.
+func (s *Session) ask(ctx context.Context, q *call, d *decision) {
 	if s.cfg.HookTimeout > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, s.cfg.HookTimeout)
@@ -37,35 +27,39 @@ func (s *Session) ask(ctx context.Context, q *call) decision {
 		if !returned {
 			// runtime.Goexit: nobody gets the decision any more.
 			s.logFailure(Failure{Err: ErrHookExit, Command: q.cmd})
-			s.mu.Lock()
-			s.advance(&event{kind: lost})
-			s.mu.Unlock()
+			s.Close()
 		}
 	}()
-	var d Decision
+	var hooks Decision
 	var failure *Failure
 	if s.cfg.HookTimeout > 0 {
-		d, failure = s.callInTime(ctx, c, *q)
+		hooks, failure = s.callInTime(ctx, c, *q)
 	} else {
-		d, failure = callHook(s.cfg.Hook, c, q)
+		hooks, failure = guard(func() (Decision, error) {
+			return s.cfg.Hook.Command(c, q.cmd, *q.conn, q.txn)
+		})
 	}
 	returned = true
-
 	if failure == nil {
-		checked, err := s.check(d, q)
+		err := s.check(hooks, q, d)
 		if err == nil {
-			return checked
+			return
 		}
 		failure = &Failure{Err: err}
 	}
+	s.failed(c, q, d, failure)
+}
+
+// failed makes d the decision about a command that the hook failed at.
+func (s *Session) failed(c *Context, q *call, d *decision, failure *Failure) {
 	failure.Command = q.cmd
 	s.logFailure(*failure)
 	if f := s.cfg.OnFailure; f != nil {
-		d, second := callHook(onFailure{f, *failure}, c, q)
-		if second == nil && d != nil {
-			checked, err := s.check(d, q)
+		instead, second := guard(func() (Decision, error) { return f(c, *failure), nil })
+		if second == nil && instead != nil {
+			err := s.check(instead, q, d)
 			if err == nil {
-				return checked
+				return
 			}
 			second = &Failure{Err: err}
 		}
@@ -74,23 +68,12 @@ func (s *Session) ask(ctx context.Context, q *call) decision {
 			s.logFailure(*second)
 		}
 	}
-	return refuse(failureReply)
+	d.refuse(failureReply)
 }
 
-// onFailure makes a Hook of Proxy.OnFailure, so that it is called with the
-// same care.
-type onFailure struct {
-	f       func(*Context, Failure) Decision
-	failure Failure
-}
-
-func (o onFailure) Command(ctx *Context, _ Command, _ Connection, _ Transaction) (Decision, error) {
-	return o.f(ctx, o.failure), nil
-}
-
-// callHook calls a hook. A panic becomes a failure. runtime.Goexit goes on
-// ending the goroutine; the results are never seen then.
-func callHook(h Hook, ctx *Context, q *call) (d Decision, failure *Failure) {
+// guard calls a function of the user's. A panic becomes a failure.
+// runtime.Goexit goes on ending the goroutine; the results are never seen then.
+func guard(f func() (Decision, error)) (d Decision, failure *Failure) {
 	returned := false
 	defer func() {
 		if returned {
@@ -103,7 +86,7 @@ func callHook(h Hook, ctx *Context, q *call) (d Decision, failure *Failure) {
 			failure = &Failure{Err: ErrHookExit}
 		}
 	}()
-	d, err := h.Command(ctx, q.cmd, q.conn, q.txn)
+	d, err := f()
 	returned = true
 	if err != nil {
 		return nil, &Failure{Err: err}
@@ -122,7 +105,9 @@ func (s *Session) callInTime(ctx context.Context, c *Context, q call) (Decision,
 	go func() {
 		r := result{failure: &Failure{Err: ErrHookExit}}
 		defer func() { results <- r }()
-		r.d, r.failure = callHook(s.cfg.Hook, c, &q)
+		r.d, r.failure = guard(func() (Decision, error) {
+			return s.cfg.Hook.Command(c, q.cmd, *q.conn, q.txn)
+		})
 	}()
 	select {
 	case r := <-results:
@@ -155,55 +140,60 @@ func (s *Session) endContext(c *Context) {
 	}
 }
 
-// check turns what a hook returned into a decision, if it is valid.
-func (s *Session) check(d Decision, q *call) (decision, error) {
-	var pass *Pass
-	var reply *Reply
-	switch d := d.(type) {
+// check makes d of what a hook returned, if that is valid.
+func (s *Session) check(hooks Decision, q *call, d *decision) error {
+	switch v := hooks.(type) {
 	case nil:
-		pass = &Pass{}
+		return s.checkPass(Pass{}, q, d)
 	case Pass:
-		pass = &d
+		return s.checkPass(v, q, d)
 	case *Pass:
-		pass = d
-	case Reply:
-		reply = &d
-	case *Reply:
-		reply = d
-	}
-	switch {
-	case reply != nil:
-		r := reply.filled(q.verb)
-		s.mu.Lock()
-		lmtp := s.lmtp
-		s.mu.Unlock()
-		return decision{refused: true, reply: r}, r.validate(q.verb, lmtp)
-	case pass != nil:
-		line := pass.Command
-		if line == "" {
-			line = q.cmd.Line
+		if v != nil {
+			return s.checkPass(*v, q, d)
 		}
-		return decision{pass: Pass{Command: line, Next: pass.Next}}, s.checkPass(pass.Command, q)
+	case Reply:
+		return s.checkReply(v, q, d)
+	case *Reply:
+		if v != nil {
+			return s.checkReply(*v, q, d)
+		}
 	}
-	return decision{}, fmt.Errorf("%w: %T", ErrInvalidDecision, d)
+	return fmt.Errorf("%w: %T", ErrInvalidDecision, hooks)
 }
 
-// checkPass tells what is wrong with passing a command; line is the new one,
-// empty for the client's own.
-func (s *Session) checkPass(line string, q *call) error {
+func (s *Session) checkReply(r Reply, q *call, d *decision) error {
+	d.refused, d.reply = true, r.filled(q.verb)
+	s.mu.Lock()
+	lmtp := s.lmtp
+	s.mu.Unlock()
+	return d.reply.validate(q.verb, lmtp)
+}
+
+func (s *Session) checkPass(p Pass, q *call, d *decision) error {
+	line := p.Command
 	limit := s.cfg.lineLimit(q.cmd.SASL)
 	switch {
 	case q.own:
 		// It may be a password, and the server hasn't asked for it.
 		return fmt.Errorf("%w: Pass of an answer to the hook's own challenge", ErrInvalidDecision)
 	case line == "":
-		return nil
+		p.Command = q.cmd.Line
 	case len(line) > limit-len("\r\n"):
 		return fmt.Errorf("%w: a command of %d octets", ErrInvalidDecision, len(line))
+	default:
+		if i := indexControl(line); i >= 0 {
+			return fmt.Errorf("%w: control character %#02x in a command", ErrInvalidDecision, line[i])
+		}
+		if err := checkCommand(line, q); err != nil {
+			return err
+		}
 	}
-	if i := indexControl(line); i >= 0 {
-		return fmt.Errorf("%w: control character %#02x in a command", ErrInvalidDecision, line[i])
-	}
+	d.pass = p
+	return nil
+}
+
+// checkCommand tells what is wrong with passing a line in the place of another.
+func checkCommand(line string, q *call) error {
 	if q.cmd.SASL {
 		return nil
 	}

@@ -134,15 +134,22 @@ func verbOf(line string) string {
 	if line == "" || line[0]|0x20 < 'a' || line[0]|0x20 > 'z' {
 		return ""
 	}
+	verb, inLower := line, false
 	for i := range len(line) {
-		switch c := line[i]; {
-		case c == ' ', c == '\t':
-			return upperASCII(line[:i])
-		case c < ' ', c >= 0x7f:
+		c := line[i]
+		if c == ' ' || c == '\t' {
+			verb = line[:i]
+			break
+		}
+		if c < ' ' || c >= 0x7f {
 			return ""
 		}
+		inLower = inLower || c >= 'a'
 	}
-	return upperASCII(line)
+	if inLower {
+		verb = upperASCII(verb)
+	}
+	return verb
 }
 
 func argsOf(line string) string {

@@ -46,16 +46,13 @@ type conn struct {
 	reply   wire.Reply
 	partial []byte // a reply that the server hasn't finished
 	broken  bool   // what the server writes is no dialogue any more
-	out     []byte // replies held back
+	out     []byte // replies held back, in a buffer of the pool
 	timer   *time.Timer
 	ticking bool // timer runs
 	greeted bool // the server has
 
-	// reading tells that a Read is under way.
-	reading atomic.Bool
-
-	// more tells that in holds another whole line.
-	more atomic.Bool
+	more  atomic.Bool // in holds another whole line
+	holds atomic.Bool // out holds something
 
 	// Guarded by s.mu, since they change together with the session:
 	content wire.Content // also used without s.mu, by Read
@@ -83,10 +80,11 @@ type conn struct {
 	patience *time.Timer
 	claimed  atomic.Bool // not guarded by s.mu
 
-	timed      atomic.Bool // the server has set a read deadline
-	deadlineMu sync.Mutex  // guards what follows, and deadlines of raw
+	deadlineMu sync.Mutex // guards what follows, and deadlines of raw
 	reads      timing
 	writes     timing
+	paused     bool          // reads.at doesn't count: see pause
+	left       time.Duration // what was left of it then
 	bound      time.Time     // the library's own for reads; zero: none
 	moved      chan struct{} // closed when the server sets another read deadline
 	kicked     bool          // reads end at once

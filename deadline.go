@@ -25,13 +25,6 @@ type timing struct {
 	armed time.Time     // raw's: not later than what is wanted, but maybe earlier
 }
 
-func (d *timing) set(t time.Time) {
-	d.at, d.after = t, 0
-	if !t.IsZero() {
-		d.after = time.Until(t)
-	}
-}
-
 // late tells whether raw's deadline is later than the one wanted.
 func (d *timing) late(want time.Time) bool {
 	return !want.IsZero() && (d.armed.IsZero() || want.Before(d.armed))
@@ -63,8 +56,10 @@ func (c *conn) SetReadDeadline(t time.Time) error {
 	}
 	c.deadlineMu.Lock()
 	defer c.deadlineMu.Unlock()
-	c.reads.set(t)
-	c.timed.Store(true)
+	c.reads.at, c.reads.after, c.paused = t, 0, false
+	if !t.IsZero() {
+		c.reads.after = time.Until(t)
+	}
 	if c.moved != nil {
 		close(c.moved)
 		c.moved = nil
@@ -80,7 +75,16 @@ func (c *conn) SetWriteDeadline(t time.Time) error {
 	}
 	c.deadlineMu.Lock()
 	defer c.deadlineMu.Unlock()
-	c.writes.set(t)
+	c.writes.at, c.writes.after = t, 0
+	switch {
+	case t.IsZero():
+	case c.paused:
+		// This saves a look at the clock. It is too long by what the hook
+		// and the server have taken for the command, which does no harm.
+		c.writes.after = t.Sub(c.reads.at) + c.left
+	default:
+		c.writes.after = time.Until(t)
+	}
 	return c.armWrite()
 }
 
@@ -137,12 +141,24 @@ func (c *conn) armBoth() {
 	c.raw.SetWriteDeadline(c.writes.armed)
 }
 
-// extend moves the server's read deadline by what the hook took.
-func (c *conn) extend(d time.Duration) {
+// pause stops the clock for the client: it has done its part, and the hook's
+// time is not its own. That ends when the server sets a deadline, or with
+// resume.
+func (c *conn) pause() {
 	c.deadlineMu.Lock()
 	defer c.deadlineMu.Unlock()
-	if c.reads.after > 0 {
-		c.reads.at = c.reads.at.Add(d)
+	if c.reads.after > 0 { // else there is none, or one that is meant to interrupt
+		c.paused, c.left = true, time.Until(c.reads.at)
+	}
+}
+
+// resume lets the clock go on, before a read from the client.
+func (c *conn) resume() {
+	c.deadlineMu.Lock()
+	defer c.deadlineMu.Unlock()
+	if c.paused {
+		c.paused = false
+		c.reads.at = time.Now().Add(c.left)
 	}
 }
 
@@ -150,16 +166,8 @@ func (c *conn) extend(d time.Duration) {
 func (c *conn) renewRead() {
 	c.deadlineMu.Lock()
 	defer c.deadlineMu.Unlock()
+	c.paused = false
 	c.reads.renew()
-}
-
-// now returns the time if a deadline depends on it. The zero time saves a call
-// of time.Now for each command.
-func (c *conn) now() time.Time {
-	if !c.timed.Load() {
-		return time.Time{}
-	}
-	return time.Now()
 }
 
 // readDeadlineChange returns the server's read deadline, and a channel that is
@@ -201,10 +209,12 @@ func (c *conn) allow(until time.Time) {
 }
 
 // fromClient reads from a conn's client, in the time that it has.
-type fromClient struct{ *conn }
+type fromClient conn
 
 // Read implements io.Reader.
-func (c fromClient) Read(p []byte) (n int, err error) {
+func (f *fromClient) Read(p []byte) (n int, err error) {
+	c := (*conn)(f)
+	c.resume()
 	n, err = c.raw.Read(p)
 	for n == 0 && errors.Is(err, os.ErrDeadlineExceeded) {
 		if err = c.rearmRead(err); err != nil {
@@ -241,17 +251,18 @@ func (d *timing) early(want time.Time) bool {
 }
 
 // contentFromClient is fromClient for message content: see Proxy.MinDataRate.
-type contentFromClient struct{ *conn }
+type contentFromClient conn
 
 // Read implements io.Reader.
-func (c contentFromClient) Read(p []byte) (n int, err error) {
+func (f *contentFromClient) Read(p []byte) (n int, err error) {
+	c := (*conn)(f)
 	rate := c.s.cfg.MinDataRate
 	if rate <= 0 {
-		return fromClient(c).Read(p)
+		return (*fromClient)(c).Read(p)
 	}
 	start := time.Now()
 	c.allow(start.Add(c.slack))
-	n, err = fromClient(c).Read(p)
+	n, err = (*fromClient)(c).Read(p)
 	c.allow(time.Time{})
 	c.slack += time.Duration(n)*time.Second/time.Duration(rate) - time.Since(start)
 	c.slack = min(c.slack, dataSlack)
@@ -260,10 +271,11 @@ func (c contentFromClient) Read(p []byte) (n int, err error) {
 
 // toClient writes to a conn's client, in the time that it has. Its caller holds
 // writeMu.
-type toClient struct{ *conn }
+type toClient conn
 
 // Write implements io.Writer.
-func (c toClient) Write(p []byte) (n int, err error) {
+func (t *toClient) Write(p []byte) (n int, err error) {
+	c := (*conn)(t)
 	n, err = c.raw.Write(p)
 	for errors.Is(err, os.ErrDeadlineExceeded) && c.rearmWrite() {
 		var more int
@@ -286,7 +298,7 @@ func (c *conn) rearmWrite() bool {
 func (c *conn) limitWrite(d time.Duration) {
 	c.deadlineMu.Lock()
 	defer c.deadlineMu.Unlock()
-	c.writes.set(time.Now().Add(d))
+	c.writes.at, c.writes.after = time.Now().Add(d), d
 	c.armWrite()
 }
 

@@ -5,7 +5,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/google/uuid"
 	"github.com/seed3262c777/smtpproxy/internal/sasl"
 )
 
@@ -15,12 +14,12 @@ import (
 // event is one thing that moves the dialogue.
 type event struct {
 	kind eventKind
-	cmd  command   // passed, answered
-	code int       // replied, answered
-	over bool      // answered: the connection ends
-	helo []string  // replied: the lines of the reply
-	rcpt Recipient // replied: the recipient that a 2xx accepts
-	tls  TLS       // startedTLS
+	over bool       // answered: the connection ends
+	code int        // replied, answered
+	cmd  *command   // passed, answered
+	helo []string   // replied: the lines of the reply
+	rcpt *Recipient // replied: the recipient that a 2xx accepts
+	tls  *TLS       // startedTLS
 }
 
 type eventKind uint8
@@ -51,9 +50,6 @@ func (s *Session) take(code int, lines []string) (verdict, []string) {
 	e := event{kind: replied, code: code, helo: lines}
 	if s.phase == phaseReply && s.pending.verb == "RCPT" && code/100 == 2 {
 		e.rcpt = s.recipient(s.pending.line)
-		if s.cfg.TransportID != nil {
-			e.rcpt.TransportID = s.transportID(e.rcpt)
-		}
 	}
 	if s.relay && code == 250 && s.wantsLines() {
 		lines = s.offered(lines)
@@ -64,7 +60,7 @@ func (s *Session) take(code int, lines []string) (verdict, []string) {
 // transportID calls Proxy.TransportID, with s.mu released. A panic gives none:
 // it would end the process, from within the server's Write.
 func (s *Session) transportID(r Recipient) (id string) {
-	conn := s.conn
+	conn := *s.conn
 	s.mu.Unlock()
 	defer s.mu.Lock()
 	defer func() {
@@ -87,8 +83,8 @@ func (s *Session) advance(e *event) verdict {
 	}
 	switch e.kind {
 	case passed:
-		s.observe(&e.cmd)
-		s.phase, s.pending, s.due = phaseReply, e.cmd, 1
+		s.observe(e.cmd)
+		s.phase, s.pending, s.due = phaseReply, *e.cmd, 1
 		if e.cmd.verb == "BDAT" && e.cmd.size < smallChunk {
 			s.counted.smallChunks++
 		}
@@ -123,7 +119,7 @@ func (s *Session) advance(e *event) verdict {
 	case startedTLS:
 		// RFC 3207 section 4.2. The client's next command finds the state
 		// after the greeting.
-		s.conn.HELO, s.conn.Auth, s.conn.TLS = HELO{}, Auth{}, e.tls
+		s.change(func(c *Connection) { c.HELO, c.Auth, c.TLS = HELO{}, Auth{}, *e.tls })
 		s.lmtp, s.size, s.suspect, s.next = false, 0, false, false
 		s.resetTransaction()
 		s.setPhase(phaseCommand)
@@ -214,7 +210,7 @@ func (s *Session) advanceReply(e *event) verdict {
 		if e.code != 250 {
 			break // RFC 5321 section 4.1.4: as if it had not been sent
 		}
-		s.conn.HELO = HELO{cmd.verb, strings.TrimSpace(argsOf(cmd.line))}
+		s.change(func(c *Connection) { c.HELO = HELO{cmd.verb, strings.TrimSpace(argsOf(cmd.line))} })
 		s.lmtp = cmd.verb == "LHLO"
 		s.size = sizeKeyword(e.helo)
 		s.resetTransaction()
@@ -224,7 +220,7 @@ func (s *Session) advanceReply(e *event) verdict {
 		}
 	case "RCPT":
 		if ok {
-			s.txn.Recipients.list = append(s.txn.Recipients.list, e.rcpt)
+			s.txn.Recipients.list = append(s.txn.Recipients.list, *e.rcpt)
 		}
 	case "RSET":
 		if ok {
@@ -243,7 +239,7 @@ func (s *Session) advanceReply(e *event) verdict {
 		}
 	case "AUTH":
 		if e.code == 235 && exchange != nil {
-			s.conn.Auth = Auth{Mechanism: s.mechanism, Username: exchange.Username()}
+			s.change(func(c *Connection) { c.Auth = Auth{s.mechanism, exchange.Username()} })
 		} else {
 			s.suspect = true
 		}
@@ -262,6 +258,14 @@ func (s *Session) setPhase(p phase) {
 	}
 }
 
+// change replaces the connection by one that f has changed, so that a hook can be
+// given the old one while nobody holds s.mu. Its caller does.
+func (s *Session) change(f func(*Connection)) {
+	conn := *s.conn
+	f(&conn)
+	s.conn = &conn
+}
+
 // openTransaction opens a transaction with an accepted MAIL command. A path
 // that can't be parsed leaves the parsed fields empty: the server took it.
 func (s *Session) openTransaction(line string) {
@@ -270,15 +274,20 @@ func (s *Session) openTransaction(line string) {
 	s.txn.SenderAddress, s.txn.Sender, s.txn.SenderParams, _ = parseMail(argsOf(line))
 }
 
-func (s *Session) recipient(line string) Recipient {
+// recipient makes a Recipient of an accepted RCPT command. s.mu is released
+// while Proxy.TransportID is called.
+func (s *Session) recipient(line string) *Recipient {
 	var r Recipient
 	r.Address, r.Recipient, r.Params, _ = parseRcpt(argsOf(line))
-	return r
+	if s.cfg.TransportID != nil {
+		r.TransportID = s.transportID(r)
+	}
+	return &r
 }
 
 // resetTransaction is RSET: no transaction is open (RFC 5321 section 4.1.1.5).
 func (s *Session) resetTransaction() {
-	s.txn = Transaction{ID: uuid.NewString()}
+	s.txn = Transaction{ID: newID()}
 	s.bdatTotal, s.bdatFailed = 0, false
 }
 

@@ -74,13 +74,6 @@ type counts struct {
 	smallChunks int // of the message
 }
 
-// tooMany ends a connection that has used up what it may.
-func tooMany(what string) decision {
-	d := refusal(421, EnhancedCode{4, 7, 0}, "Too many "+what)
-	d.reply.Disconnect = true
-	return d
-}
-
 // isHTTP tells whether a line is the request line of HTTP (RFC 9112 section 3).
 // A browser can be made to send a request to any port, with lines in it that
 // look like commands.

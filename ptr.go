@@ -50,5 +50,5 @@ func (s *Session) awaitPTR() {
 		}
 	}
 	s.mu.Lock()
-	s.conn.RemotePTR = name
+	s.change(func(c *Connection) { c.RemotePTR = name })
 }

@@ -35,8 +35,6 @@ func (c *conn) Read(p []byte) (n int, err error) {
 	}
 	c.readMu.Lock()
 	defer c.readMu.Unlock()
-	c.reading.Store(true)
-	defer c.reading.Store(false)
 	returned := false
 	defer func() {
 		if !returned {
@@ -105,7 +103,7 @@ func (c *conn) turn(begins bool) turn {
 	s := c.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if begins {
+	if begins && s.phase == phaseReply {
 		s.advance(&event{kind: readsOn})
 	}
 	if c.undecided != nil {
@@ -143,7 +141,7 @@ func (c *conn) bringCommand(p []byte) (int, error) {
 	if !ok {
 		return 0, err
 	}
-	start := c.now()
+	c.pause()
 	d := c.s.decide(c.s.ctx, line, c.in.len() > 0)
 	if d.over {
 		return 0, nil
@@ -154,9 +152,6 @@ func (c *conn) bringCommand(p []byte) (int, error) {
 		return 0, nil
 	}
 	if !d.refused {
-		if !start.IsZero() {
-			c.extend(time.Since(start))
-		}
 		return c.hand(p, d.pass.Command, d.chunk), nil
 	}
 	c.renewRead()
@@ -224,10 +219,10 @@ func (c *conn) hand(p []byte, line string, chunk int64) int {
 }
 
 // line returns the client's next line without its line end, CRLF or LF, and
-// whether there is one.
+// whether there is one. It may use p to read into.
 func (c *conn) line(p []byte) (line string, ok bool, err error) {
+	held, inP := c.in.held(), false
 	for {
-		held := c.in.held()
 		i := bytes.IndexByte(held, '\n')
 		switch {
 		case isClientHello(held):
@@ -240,12 +235,21 @@ func (c *conn) line(p []byte) (line string, ok bool, err error) {
 			return "", false, nil
 		case i >= 0:
 			line = string(bytes.TrimSuffix(held[:i], []byte("\r")))
-			c.in.skip(i + 1)
+			if inP {
+				c.in.put(held[i+1:])
+			} else {
+				c.in.skip(i + 1)
+			}
 			if !c.bound.IsZero() {
 				c.allow(time.Time{})
 			}
 			c.lookAhead()
 			return line, true, nil
+		}
+		if inP {
+			c.in.put(held)
+		}
+		switch {
 		case c.inErr == errTooSlow:
 			c.tooSlow()
 			return "", false, nil
@@ -255,36 +259,39 @@ func (c *conn) line(p []byte) (line string, ok bool, err error) {
 		case len(held) > 0 && c.bound.IsZero() && c.s.cfg.CommandTimeout > 0:
 			c.allow(time.Now().Add(c.s.cfg.CommandTimeout))
 		}
-		c.receive(p, min(len(held)+1, c.limit))
+		held, inP = c.receive(p, min(len(held)+1, c.limit))
 	}
 }
 
 // lookAhead notes whether the client has sent a whole line more.
 func (c *conn) lookAhead() {
-	c.more.Store(bytes.IndexByte(c.in.held(), '\n') >= 0)
+	if more := bytes.IndexByte(c.in.held(), '\n') >= 0; more != c.more.Load() {
+		c.more.Store(more)
+	}
 }
 
-// receive reads once from the client, and adds that to c.in, with room for at
-// least size octets. While c.in is empty, the server's own slice serves to read
-// into, so that nothing has to be kept for a client that is silent.
-func (c *conn) receive(p []byte, size int) {
+// receive reads once from the client, and returns what there is then. While c.in
+// is empty, the server's own slice serves to read into, so that nothing has to
+// be kept for a client that is silent, and a line that comes alone isn't copied.
+// Otherwise c.in has it, with room for at least size octets.
+func (c *conn) receive(p []byte, size int) (held []byte, inP bool) {
 	c.flush()
 	if c.in.len() > 0 || len(p) < 512 {
 		c.in.reserve(max(size, min(2*c.in.len(), smallBuffer), 512))
-		c.inErr = c.in.fill(fromClient{c}, max(size, c.s.cfg.readAhead))
-		return
+		c.inErr = c.in.fill((*fromClient)(c), max(size, c.s.cfg.readAhead))
+		return c.in.held(), false
 	}
 	p = p[:min(len(p), c.s.cfg.readAhead)]
 	var n int
-	n, c.inErr = fromClient{c}.Read(p)
-	c.in.put(p[:n])
+	n, c.inErr = (*fromClient)(c).Read(p)
+	return p[:n], true
 }
 
 // fill is receive for content, which comes in bulk.
 func (c *conn) fill() {
 	c.flush()
 	c.in.reserve(min(largeBuffer, c.s.cfg.readAhead))
-	c.inErr = c.in.fill(contentFromClient{c}, c.s.cfg.readAhead)
+	c.inErr = c.in.fill((*contentFromClient)(c), c.s.cfg.readAhead)
 }
 
 // readError returns the error of the client's connection, when all that was
@@ -414,7 +421,7 @@ func (c *conn) bringChunk(p []byte) (n int, err error) {
 		return 0, c.contentError()
 	default:
 		c.flush()
-		n, c.inErr = contentFromClient{c}.Read(p)
+		n, c.inErr = (*contentFromClient)(c).Read(p)
 	}
 	c.lookAhead()
 	c.s.mu.Lock()
@@ -480,9 +487,10 @@ func (c *conn) awaitReply() error {
 // when the client is gone.
 func (c *conn) watch(wake chan struct{}) error {
 	c.flush()
+	c.resume()
 	for c.inErr == nil && c.in.len() < c.s.cfg.readAhead {
 		c.in.reserve(min(c.in.len()+512, c.s.cfg.readAhead))
-		c.inErr = c.in.fill(fromClient{c}, c.s.cfg.readAhead)
+		c.inErr = c.in.fill((*fromClient)(c), c.s.cfg.readAhead)
 		select {
 		case <-wake:
 			if errors.Is(c.inErr, os.ErrDeadlineExceeded) {

@@ -7,7 +7,6 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/google/uuid"
 	"github.com/seed3262c777/smtpproxy/internal/sasl"
 )
 
@@ -38,8 +37,8 @@ type Session struct {
 	spare *Context // made for the next call of the hook, if any
 	state userState
 
-	mu      sync.Mutex // guards what follows
-	conn    Connection
+	mu      sync.Mutex  // guards what follows
+	conn    *Connection // is never changed, but replaced: see change
 	txn     Transaction
 	phase   phase
 	due     int     // replies that the server still owes
@@ -115,15 +114,15 @@ func (p *Proxy) ResumeSession(conn Connection, txn Transaction) *Session {
 
 func newSession(cfg *config, conn Connection, txn Transaction) *Session {
 	if conn.ID == "" {
-		conn.ID = uuid.NewString()
+		conn.ID = newID()
 	}
 	if conn.ServerID == "" {
 		conn.ServerID = cfg.ServerID
 	}
 	if txn.ID == "" {
-		txn.ID = uuid.NewString()
+		txn.ID = newID()
 	}
-	s := &Session{cfg: cfg, conn: conn, txn: txn, lmtp: conn.HELO.Verb == "LHLO"}
+	s := &Session{cfg: cfg, conn: &conn, txn: txn, lmtp: conn.HELO.Verb == "LHLO"}
 	s.ctx = &Context{parent: context.Background(), state: &s.state}
 	if cfg.LookupPTR && conn.RemotePTR == "" && conn.RemoteIP.IsValid() {
 		s.lookupPTR()
@@ -135,7 +134,7 @@ func newSession(cfg *config, conn Connection, txn Transaction) *Session {
 func (s *Session) Connection() Connection {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.conn
+	return *s.conn
 }
 
 // Transaction returns the transaction as a hook would see it now.
@@ -186,7 +185,7 @@ func (s *Session) Replied(code int, lines ...string) {
 func (s *Session) StartedTLS(t TLS) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.advance(&event{kind: startedTLS, tls: t})
+	s.advance(&event{kind: startedTLS, tls: &t})
 }
 
 // Close ends the session: its Context is done. A server with a state machine of
@@ -201,6 +200,9 @@ func (s *Session) Close() {
 // decision is a Decision that doesn't have to be allocated. Nor has the one
 // that Command returns, if its caller doesn't keep it: Command is just small
 // enough to be inlined.
+//
+// It is handed down by a pointer, and so are calls and events: a connection's
+// goroutine keeps the stack that its deepest call needed.
 type decision struct {
 	refused bool  // reply is valid; else pass is
 	reply   Reply // filled in
@@ -212,103 +214,136 @@ type decision struct {
 	over    bool  // the session was over before the decision
 }
 
-func refuse(r Reply) decision { return decision{refused: true, reply: r.filled("")} }
+// refuse makes it a Reply.
+func (d *decision) refuse(r Reply) { *d = decision{refused: true, reply: r.filled("")} }
 
-func refusal(code int, enhanced EnhancedCode, text string) decision {
-	d := refuse(Reply{Code: code, Enhanced: enhanced, Lines: []string{text}})
+// reject makes it a refusal of the library's own.
+func (d *decision) reject(code int, enhanced EnhancedCode, text string) {
+	d.refuse(Reply{Code: code, Enhanced: enhanced, Lines: []string{text}})
 	d.library = true
-	return d
+}
+
+// tooMany ends a connection that has used up what it may.
+func (d *decision) tooMany(what string) {
+	d.reject(421, EnhancedCode{4, 7, 0}, "Too many "+what)
+	d.reply.Disconnect = true
+}
+
+// call is a line on its way to a decision.
+type call struct {
+	cmd   Command
+	verb  string
+	own   bool // an answer to the hook's own challenge
+	ready bool // it is the client's turn
+	used  bool // there have been too many before
+	shown bool // the hook is called, with conn and txn
+	conn  *Connection
+	txn   Transaction
 }
 
 // decide takes a line to its decision: the hook's, checked, then the library's
 // own rules for what the hook passes. pipelined is Command.Pipelined.
-func (s *Session) decide(ctx context.Context, line string, pipelined bool) decision {
+func (s *Session) decide(ctx context.Context, line string, pipelined bool) (d decision) {
+	q := call{cmd: Command{Line: line, Pipelined: pipelined}}
+	s.takeUp(&q)
+	switch {
+	case !q.ready:
+		s.logLostStep("command out of turn")
+		d.refuse(failureReply)
+	case q.used:
+		d.tooMany("commands")
+	case indexControl(line) >= 0:
+		d.reject(500, EnhancedCode{5, 5, 2}, "Control character in command line")
+	case q.shown:
+		s.ask(ctx, &q, &d)
+	default:
+		d.pass.Command = line
+	}
+	s.settle(&q, &d)
+	return d
+}
+
+// takeUp completes q, a call for q.cmd.Line.
+func (s *Session) takeUp(q *call) {
 	s.mu.Lock()
-	cmd := Command{Line: line, SASL: s.phase == phaseSASL || s.phase == phaseOwn, Pipelined: pipelined}
-	verb := cmd.Verb()
+	defer s.mu.Unlock()
+	sasl := s.phase == phaseSASL || s.phase == phaseOwn
+	q.cmd.SASL = sasl
+	q.verb = q.cmd.Verb()
 	if s.suspect {
-		cmd.secret = !cmd.SASL && !isKnown(verb)
-		s.suspect = cmd.secret
+		q.cmd.secret = !sasl && !isKnown(q.verb)
+		s.suspect = q.cmd.secret
 	}
-	own := s.phase == phaseOwn
-	shown := s.cfg.Hook != nil && (s.next || own || !cmd.SASL && s.cfg.listed(verb))
-	ready := s.phase == phaseCommand || s.phase == phaseGreeting && !s.relay || cmd.SASL
-	if shown && s.ptr != nil {
-		s.awaitPTR()
-	}
-	q := call{cmd: cmd, verb: verb, own: own}
-	if shown {
+	q.own = s.phase == phaseOwn
+	q.shown = s.cfg.Hook != nil && (s.next || q.own || !sasl && s.cfg.listed(q.verb))
+	q.ready = s.phase == phaseCommand || s.phase == phaseGreeting && !s.relay || sasl
+	if q.shown {
+		if s.ptr != nil {
+			s.awaitPTR()
+		}
 		q.conn, q.txn = s.conn, s.txn
 	}
 	s.discard = 0
-	if !cmd.SASL {
+	if !sasl {
 		s.counted.commands++
 	}
-	used := s.counted.commands > s.cfg.commands
-	s.mu.Unlock()
+	q.used = s.counted.commands > s.cfg.commands
+}
 
-	var d decision
-	switch {
-	case !ready:
-		s.logLostStep("command out of turn")
-		d = refuse(failureReply)
-	case used:
-		d = tooMany("commands")
-	case indexControl(line) >= 0:
-		d = refusal(500, EnhancedCode{5, 5, 2}, "Control character in command line")
-	case shown:
-		d = s.ask(ctx, &q)
-	default:
-		d = decision{pass: Pass{Command: line}}
-	}
-
+// settle holds a decision to the library's rules, and moves the session.
+func (s *Session) settle(q *call, d *decision) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.next = false
 	if s.phase == phaseOver {
 		// It was closed meanwhile, or was before.
-		d = refuse(failureReply)
+		d.refuse(failureReply)
 		d.over = true
-		return d
+		return
 	}
-	if !cmd.SASL && isHTTP(verb, line) {
+	line, sasl := q.cmd.Line, q.cmd.SASL
+	if !sasl && isHTTP(q.verb, line) {
 		// The lines of its header would be taken for commands.
 		if !d.refused {
-			d = refusal(502, EnhancedCode{5, 5, 1}, "This is not an HTTP server")
+			d.reject(502, EnhancedCode{5, 5, 1}, "This is not an HTTP server")
 		}
 		d.reply.Disconnect = true
 	}
 	if !d.refused {
-		next := d.pass.Next
-		to := command{verb: verb, line: d.pass.Command}
+		s.next = d.pass.Next // even if the library refuses it
+		to := command{verb: q.verb, line: d.pass.Command}
 		switch {
-		case cmd.SASL:
+		case sasl:
 			to.verb = "AUTH"
 		case to.line != line:
 			to.verb = verbOf(to.line)
 		}
-		if !cmd.SASL {
-			d = s.admit(d, &to)
+		if !sasl {
+			s.admit(&to, d)
 		}
-		d.pass.Next = next
-		if !d.refused {
-			s.next = d.pass.Next
-			if d.tls {
-				return d // the server doesn't get it
-			}
+		switch {
+		case d.refused:
+		case d.tls:
+			return // the server doesn't get it
+		default:
 			d.chunk = to.size
-			s.advance(&event{kind: passed, cmd: to})
-			return d
+			s.advance(&event{kind: passed, cmd: &to})
+			return
 		}
 	}
+	s.refused(q, d)
+}
+
+// refused completes settle for a command that the server doesn't get.
+func (s *Session) refused(q *call, d *decision) {
 	if d.library {
 		s.counted.errors++
 		if s.counted.errors > s.cfg.errors {
-			d = tooMany("errors")
+			d.tooMany("errors")
 		}
 	}
-	if verb == "BDAT" && !cmd.SASL {
-		s.discard = chunkSize(line)
+	if q.verb == "BDAT" && !q.cmd.SASL {
+		s.discard = chunkSize(q.cmd.Line)
 		if s.discard < 0 {
 			// Where the chunk ends is unknown, so what follows can't be
 			// told from it.
@@ -316,10 +351,9 @@ func (s *Session) decide(ctx context.Context, line string, pipelined bool) decis
 			d.reply.Disconnect = true
 		}
 	}
-	s.next = d.reply.Next || d.pass.Next
+	s.next = s.next || d.reply.Next
 	d.cancel = s.relay && s.phase == phaseSASL
-	s.advance(&event{kind: answered, cmd: command{verb: verb}, code: d.reply.Code, over: d.reply.Disconnect})
-	return d
+	s.advance(&event{kind: answered, cmd: &command{verb: q.verb}, code: d.reply.Code, over: d.reply.Disconnect})
 }
 
 // body returns how the content of the message is declared (RFC 3030 section 3,
@@ -344,28 +378,27 @@ func (c *config) listed(verb string) bool {
 
 // admit refuses what must not reach the server, or not now. It completes to,
 // the command.
-func (s *Session) admit(d decision, to *command) decision {
+func (s *Session) admit(to *command, d *decision) {
 	verb := to.verb
 	switch {
 	case verb == "":
 		// Some servers trim, or fold letters beyond ASCII, and would see
 		// a verb where the hook saw none.
-		return refusal(500, EnhancedCode{5, 5, 2}, "Syntax error, command unrecognized")
+		d.reject(500, EnhancedCode{5, 5, 2}, "Syntax error, command unrecognized")
 	case strings.HasPrefix(verb, "STARTTLS"):
-		return s.admitSTARTTLS(d, verb)
+		s.admitSTARTTLS(verb, d)
 	case verb == "MAIL" && s.txn.Active:
 		// RFC 5321 section 4.1.1.2; go-smtp would keep the recipients.
-		return refusal(503, EnhancedCode{5, 5, 1}, "Nested MAIL command")
+		d.reject(503, EnhancedCode{5, 5, 1}, "Nested MAIL command")
 	case verb == "DATA" && s.bdatFailed:
 		// RFC 3030 section 2.
-		return refusal(503, EnhancedCode{5, 5, 1}, "DATA not allowed after BDAT")
+		d.reject(503, EnhancedCode{5, 5, 1}, "DATA not allowed after BDAT")
 	case verb == "BDAT":
 		to.size, to.last = parseBDAT(to.line)
-		return s.admitBDAT(d, to.size)
+		s.admitBDAT(to.size, d)
 	case verb == "AUTH" && s.holdsAuth():
-		return refusal(523, EnhancedCode{5, 7, 10}, "TLS is required")
+		d.reject(523, EnhancedCode{5, 7, 10}, "TLS is required")
 	}
-	return d
 }
 
 // holdsAuth tells whether AUTH is neither offered nor passed, for want of TLS.
@@ -377,24 +410,23 @@ func (s *Session) holdsAuth() bool {
 
 // admitSTARTTLS refuses all that starts like STARTTLS, since some servers look
 // at no more, and STARTTLS itself where the library couldn't look inside.
-func (s *Session) admitSTARTTLS(d decision, verb string) decision {
+func (s *Session) admitSTARTTLS(verb string, d *decision) {
 	switch {
 	case verb != "STARTTLS":
-		return refusal(500, EnhancedCode{5, 5, 2}, "Syntax error, command unrecognized")
+		d.reject(500, EnhancedCode{5, 5, 2}, "Syntax error, command unrecognized")
 	case d.pass.Command[len(verb):] != "":
 		// RFC 3207 section 4: no parameters.
-		return refusal(501, EnhancedCode{5, 5, 4}, "STARTTLS has no parameters")
+		d.reject(501, EnhancedCode{5, 5, 4}, "STARTTLS has no parameters")
 	case !s.relay:
-		return d
 	case s.conn.TLS.Protocol != "":
-		return refusal(503, EnhancedCode{5, 5, 1}, "Already running in TLS")
+		d.reject(503, EnhancedCode{5, 5, 1}, "Already running in TLS")
 	case s.cfg.TLSConfig == nil:
-		return refusal(502, EnhancedCode{5, 5, 1}, "TLS not supported")
+		d.reject(502, EnhancedCode{5, 5, 1}, "TLS not supported")
 	case s.txn.Active || s.conn.Auth != (Auth{}):
-		return refusal(503, EnhancedCode{5, 5, 1}, "STARTTLS not allowed after MAIL or AUTH")
+		d.reject(503, EnhancedCode{5, 5, 1}, "STARTTLS not allowed after MAIL or AUTH")
+	default:
+		d.tls = true
 	}
-	d.tls = true
-	return d
 }
 
 // maxChunk is the largest chunk size that every server parses.
@@ -403,18 +435,17 @@ const maxChunk = 1<<32 - 1
 // admitBDAT refuses chunks of which it isn't certain that the server reads
 // them before it replies (RFC 3030 section 2): else nobody could tell the
 // chunk from the commands behind it. Codes and texts are go-smtp's.
-func (s *Session) admitBDAT(d decision, size int64) decision {
+func (s *Session) admitBDAT(size int64, d *decision) {
 	switch {
 	case size < 0:
-		return refusal(501, EnhancedCode{5, 5, 4}, "Malformed BDAT command")
+		d.reject(501, EnhancedCode{5, 5, 4}, "Malformed BDAT command")
 	case s.txn.Recipients.Len() == 0 || s.bdatFailed:
-		return refusal(502, EnhancedCode{5, 5, 1}, "Missing RCPT TO command.")
+		d.reject(502, EnhancedCode{5, 5, 1}, "Missing RCPT TO command.")
 	case size > maxChunk || s.size > 0 && size > s.size-s.bdatTotal:
-		return refusal(552, EnhancedCode{5, 3, 4}, "Max message size exceeded")
+		d.reject(552, EnhancedCode{5, 3, 4}, "Max message size exceeded")
 	case size < smallChunk && s.counted.smallChunks >= s.cfg.smallChunks:
-		return tooMany("chunks")
+		d.tooMany("chunks")
 	}
-	return d
 }
 
 // chunkSize returns the size in a BDAT command, -1 if it isn't exactly

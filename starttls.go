@@ -58,7 +58,7 @@ func (c *conn) startTLS() {
 	if c.closed.Load() {
 		return // Close has closed raw
 	}
-	c.s.advance(&event{kind: startedTLS, tls: t})
+	c.s.advance(&event{kind: startedTLS, tls: &t})
 	c.next = next
 	next.patience = time.AfterFunc(handoverTime, next.abandon)
 }
@@ -108,7 +108,7 @@ func (c *conn) handshake() error {
 	t := c.s.cfg.describe(c.raw.(*tls.Conn).ConnectionState())
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()
-	c.s.conn.TLS = t
+	c.s.change(func(conn *Connection) { conn.TLS = t })
 	c.shaken.Store(true)
 	return nil
 }

@@ -61,7 +61,9 @@ func (c *conn) relay(code int, reply []byte) error {
 	early := !c.greeted && c.talksEarly()
 	c.greeted = true
 	s.mu.Lock()
-	s.conn.EarlyTalker = s.conn.EarlyTalker || early
+	if early {
+		s.change(func(conn *Connection) { conn.EarlyTalker = true })
+	}
 	var lines []string
 	if s.wantsLines() {
 		lines = wire.ReplyLines(reply)
@@ -124,7 +126,7 @@ func (c *conn) talksEarly() bool {
 	defer c.readMu.Unlock()
 	c.kick()
 	c.in.reserve(smallBuffer)
-	c.inErr = c.in.fill(fromClient{c}, smallBuffer)
+	c.inErr = c.in.fill((*fromClient)(c), smallBuffer)
 	c.unkick()
 	if errors.Is(c.inErr, os.ErrDeadlineExceeded) {
 		c.inErr = nil
@@ -145,7 +147,7 @@ func (c *conn) replyToContent(code int, lmtp bool) {
 		c.ambiguousEnd()
 	case c.taken:
 		c.flowing = true
-	case lmtp && c.reading.Load():
+	case lmtp && c.isRead():
 		// A Read while the server writes is another goroutine's, which
 		// wants the rest of the content.
 		c.flowing = true
@@ -155,6 +157,15 @@ func (c *conn) replyToContent(code int, lmtp bool) {
 	default:
 		c.refuseContent()
 	}
+}
+
+// isRead tells whether a Read is under way.
+func (c *conn) isRead() bool {
+	if !c.readMu.TryLock() {
+		return true
+	}
+	c.readMu.Unlock()
+	return false
 }
 
 // refuseContent keeps the rest of the content from a server that has refused
@@ -202,23 +213,24 @@ func (c *conn) respond(r Reply, hold bool) {
 func (c *conn) send(reply []byte, hold bool) error {
 	if hold && c.more.Load() && len(c.out)+len(reply) <= maxHeld {
 		if len(c.out) == 0 {
+			c.out = getBuffer(maxHeld)[:0]
+			c.holds.Store(true)
 			c.startTimer()
 		}
 		c.out = append(c.out, reply...)
 		return nil
 	}
-	if len(c.out) > 0 {
-		c.out = append(c.out, reply...)
-		reply = c.out
-		c.out = nil
+	if len(c.out) == 0 {
+		return c.write(reply)
 	}
-	return c.write(reply)
+	c.out = append(c.out, reply...)
+	return c.writeHeld()
 }
 
 // write sends b to the client. A reply that can't be sent ends the dialogue:
 // the next one would be taken for it.
 func (c *conn) write(b []byte) error {
-	_, err := toClient{c}.Write(b)
+	_, err := (*toClient)(c).Write(b)
 	if err != nil {
 		c.s.mu.Lock()
 		c.drop = true
@@ -251,20 +263,25 @@ func (c *conn) startTimer() {
 // flush sends what is held, before Read waits for the client. If another
 // goroutine is writing, that one, or the timer, sends it.
 func (c *conn) flush() {
-	if c.writeMu.TryLock() {
+	if c.holds.Load() && c.writeMu.TryLock() {
 		c.sendHeld()
 		c.writeMu.Unlock()
 	}
 }
 
 func (c *conn) sendHeld() {
-	if len(c.out) == 0 {
-		return
+	if len(c.out) > 0 {
+		c.renewWrite()
+		c.writeHeld()
 	}
-	c.renewWrite()
-	b := c.out
+}
+
+func (c *conn) writeHeld() error {
+	err := c.write(c.out)
+	putBuffer(c.out[:cap(c.out)])
 	c.out = nil
-	c.write(b)
+	c.holds.Store(false)
+	return err
 }
 
 // lostStep ends the connection when the server's replies can't be matched to
