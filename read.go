@@ -526,7 +526,14 @@ func (c *conn) linger(d time.Duration, limit int64) {
 	c.writeMu.Lock()
 	c.sendHeld()
 	c.writeMu.Unlock()
-	if w, ok := c.raw.(interface{ CloseWrite() error }); !ok || w.CloseWrite() != nil {
+	w, ok := c.raw.(interface{ CloseWrite() error })
+	if !ok {
+		return
+	}
+	end := c.limitAlert()
+	err := w.CloseWrite()
+	end()
+	if err != nil {
 		return
 	}
 	c.raw.SetReadDeadline(time.Now().Add(d))
