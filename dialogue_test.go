@@ -31,8 +31,8 @@ import (
 //	transports what it runs over, a line each: names of dialogueTransports.
 //	           Without it, all of them: TCP only is for what is about STARTTLS,
 //	           or about being outside of TLS
-//	cuts       "every octet", if it is also run with all that leaves at once in
-//	           two pieces, cut at each place in turn
+//	cuts       how it is cut, a line each: names of cuts. Without it, whole, by
+//	           octets and at random; at every octet is for a chosen few
 //	proxy      options of proxyOptions, if any
 //	dialogue   what is said, a line each:
 //	    C: line        the client sends the line and CRLF
@@ -65,10 +65,9 @@ import (
 // alone, in the place of the other. In what isn't for it alone, EHLO at the start
 // of a line stands for LHLO where the server speaks LMTP.
 type dialogue struct {
-	servers    []string
-	transports []string
-	every      bool              // cut at every octet
-	files      map[string]string // by name, or name and server
+	servers, transports, cuts []string
+
+	files map[string]string // by name, or name and server
 }
 
 // file returns what the dialogue says for a server.
@@ -96,8 +95,10 @@ var greeting = regexp.MustCompile(`(?m)^(C: |C> "|)EHLO `)
 // lines returns the same, split at line ends.
 func (d dialogue) lines(name, server string) []string {
 	text, _ := d.file(name, server)
-	return strings.Split(strings.TrimRight(text, "\n"), "\n")
+	return lines(text)
 }
+
+func lines(text string) []string { return strings.Split(strings.TrimRight(text, "\n"), "\n") }
 
 // dialogueServer is what plays the server.
 type dialogueServer interface {
@@ -169,24 +170,26 @@ func readDialogue(t *testing.T, name string) dialogue {
 	if len(bytes.TrimSpace(a.Comment)) == 0 {
 		t.Fatalf("%s doesn't tell what it is about", name)
 	}
-	d := dialogue{files: make(map[string]string), transports: slices.Sorted(maps.Keys(dialogueTransports))}
+	d := dialogue{
+		transports: slices.Sorted(maps.Keys(dialogueTransports)),
+		cuts:       []string{"whole", "by octets", "at random"},
+		files:      make(map[string]string),
+	}
 	servers := make(map[string]bool)
 	for _, f := range a.Files {
 		words := strings.Fields(f.Name)
 		switch words[0] {
 		case "servers":
-			d.servers = strings.Split(strings.TrimSpace(string(f.Data)), "\n")
+			d.servers = lines(string(f.Data))
 			for _, server := range d.servers {
 				servers[strings.Fields(server)[0]] = true
 			}
 			continue
 		case "transports":
-			d.transports = strings.Split(strings.TrimSpace(string(f.Data)), "\n")
+			d.transports = lines(string(f.Data))
 			continue
 		case "cuts":
-			if d.every = strings.TrimSpace(string(f.Data)) == "every octet"; !d.every {
-				t.Fatalf("%s: unknown cuts %q", name, f.Data)
-			}
+			d.cuts = lines(string(f.Data))
 			continue
 		case "proxy", "dialogue", "script", "hook", "server", "commands", "tells", "messages", "envelopes":
 		default:
@@ -218,8 +221,12 @@ func TestDialogues(t *testing.T) {
 				if !ok {
 					t.Fatalf("%s: unknown transport %q", file, transport)
 				}
-				for name, cut := range cuts {
-					if name == everyOctet && !d.every {
+				for _, name := range d.cuts {
+					cut := cuts[name]
+					if cut == nil {
+						t.Fatalf("%s: unknown cut %q", file, name)
+					}
+					if runs[name] == 0 {
 						continue
 					}
 					t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar")+"/"+server+"/"+transport+"/"+name, func(t *testing.T) {
