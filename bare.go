@@ -27,6 +27,18 @@ func (c *conn) hasBareNewline(held []byte, n int, last bool) bool {
 	return c.rejected
 }
 
+// endsBehindCR tells whether the command that the server would get next ends a
+// message behind a CR, with an empty last chunk.
+func (c *conn) endsBehindCR(chunk int64) bool {
+	if !c.s.cfg.RejectBareNewlines || chunk > 0 {
+		return false
+	}
+	c.s.mu.Lock()
+	defer c.s.mu.Unlock()
+	c.rejected = c.s.pending.last && c.s.bdatTotal > 0 && c.strict.BehindCR()
+	return c.rejected
+}
+
 // reject reads and drops the rest of a message that is refused, to its end by
 // the letter of RFC 5321, or that of the chunk, and answers it. The server gets
 // an error for it that is no end. When a deadline passes meanwhile, the next

@@ -157,6 +157,9 @@ func (c *conn) bringCommand(p []byte) (int, error) {
 		if !start.IsZero() {
 			c.extend(time.Since(start))
 		}
+		if c.endsBehindCR(d.chunk) {
+			return 0, nil
+		}
 		return c.hand(p, d.pass.Command, d.chunk), nil
 	}
 	c.renew()
