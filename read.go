@@ -407,7 +407,7 @@ func (c *conn) bringChunk(p []byte) (n int, err error) {
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()
 	c.chunk = max(0, c.chunk-int64(n))
-	if c.s.body() != "BINARYMIME" && c.hasBareNewline(p[:n], n, c.chunk == 0 && c.s.pending.last) {
+	if !c.s.isBinary() && c.hasBareNewline(p[:n], n, c.chunk == 0 && c.s.pending.last) {
 		return 0, nil
 	}
 	return n, nil
