@@ -148,17 +148,18 @@ func (failingSession) Data(io.Reader) error {
 }
 
 var proxyOptions = map[string]func(*smtpproxy.Proxy){
-	"tls":              func(p *smtpproxy.Proxy) { p.TLSConfig = serverTLS() },
-	"implicit-tls":     func(p *smtpproxy.Proxy) { p.TLSConfig, p.ImplicitTLS = serverTLS(), true },
-	"insecure-auth":    func(p *smtpproxy.Proxy) { p.AllowInsecureAuth = true },
-	"requiretls":       func(p *smtpproxy.Proxy) { p.TLSKeywords = []string{"REQUIRETLS"} },
-	"no-bare-newlines": func(p *smtpproxy.Proxy) { p.RejectBareNewlines = true },
-	"four-commands":    func(p *smtpproxy.Proxy) { p.MaxCommands = 4 },
-	"two-errors":       func(p *smtpproxy.Proxy) { p.MaxErrors = 2 },
-	"sasl-line-of-20":  func(p *smtpproxy.Proxy) { p.MaxSASLLineLength, p.AllowInsecureAuth = 20, true },
-	"reply-of-100":     func(p *smtpproxy.Proxy) { p.MaxReplyLength = 100 },
-	"two-small-chunks": func(p *smtpproxy.Proxy) { p.MaxSmallChunks = 2 },
-	"require-tls-auth": func(p *smtpproxy.Proxy) { p.RequireTLSForAuth = true },
+	"tls":               func(p *smtpproxy.Proxy) { p.TLSConfig = serverTLS() },
+	"implicit-tls":      func(p *smtpproxy.Proxy) { p.TLSConfig, p.ImplicitTLS = serverTLS(), true },
+	"insecure-auth":     func(p *smtpproxy.Proxy) { p.AllowInsecureAuth = true },
+	"requiretls":        func(p *smtpproxy.Proxy) { p.TLSKeywords = []string{"REQUIRETLS"} },
+	"no-bare-newlines":  func(p *smtpproxy.Proxy) { p.RejectBareNewlines = true },
+	"four-commands":     func(p *smtpproxy.Proxy) { p.MaxCommands = 4 },
+	"two-errors":        func(p *smtpproxy.Proxy) { p.MaxErrors = 2 },
+	"sasl-line-of-20":   func(p *smtpproxy.Proxy) { p.MaxSASLLineLength, p.AllowInsecureAuth = 20, true },
+	"reply-of-100":      func(p *smtpproxy.Proxy) { p.MaxReplyLength = 100 },
+	"two-small-chunks":  func(p *smtpproxy.Proxy) { p.MaxSmallChunks = 2 },
+	"read-ahead-of-one": func(p *smtpproxy.Proxy) { p.MaxReadAhead = 1 },
+	"require-tls-auth":  func(p *smtpproxy.Proxy) { p.RequireTLSForAuth = true },
 }
 
 func readDialogue(t *testing.T, name string) dialogue {
