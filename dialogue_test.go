@@ -80,14 +80,22 @@ func (d dialogue) file(name, server string) (text string, ok bool) {
 		for _, name := range names {
 			text, ok = d.files[name+suffix]
 			switch {
-			case ok && suffix == "" && strings.HasPrefix(server, "go-smtp-lmtp"):
-				return greeting.ReplaceAllString(text, "${1}LHLO "), true
+			case ok && suffix == "":
+				return greet(text, server), true
 			case ok:
 				return text, true
 			}
 		}
 	}
 	return "", false
+}
+
+// greet returns the text with LHLO for EHLO, if that is how the server is greeted.
+func greet(text, server string) string {
+	if strings.HasPrefix(server, "go-smtp-lmtp") {
+		return greeting.ReplaceAllString(text, "${1}LHLO ")
+	}
+	return text
 }
 
 var greeting = regexp.MustCompile(`(?m)^(C: |C> "|)EHLO `)
@@ -203,7 +211,11 @@ func readDialogue(t *testing.T, name string) dialogue {
 			if !servers[server] {
 				t.Fatalf("%s: file %q is for a server that it isn't run against", name, f.Name)
 			}
-			d.files[words[0]+" "+server] = string(f.Data)
+			text := string(f.Data)
+			if len(words) > 2 {
+				text = greet(text, server)
+			}
+			d.files[words[0]+" "+server] = text
 		}
 	}
 	return d
