@@ -143,8 +143,8 @@ func (k *speaker) send() {
 		for gone := 0; gone < len(b); {
 			left := b[gone:]
 			n := k.cut(left, gone)
-			if len(b) > 10_000 {
-				n = max(n, 5000)
+			if len(b) > 4096 {
+				n = max(n, 1000, len(b)/100)
 			}
 			n = min(n, len(left))
 			if _, err := conn.Write(left[:n]); err != nil {
