@@ -13,12 +13,29 @@ func (c *conn) hasBareNewline(held []byte, n int, last bool) bool {
 	if !c.s.cfg.RejectBareNewlines {
 		return false
 	}
-	_, c.complete = c.strict.Next(held[:n])
+	for seen := 0; seen < n; {
+		// In a chunk, something may come behind CRLF.CRLF.
+		var k int
+		k, c.complete = c.strict.Next(held[seen:n])
+		seen += k
+	}
 	if c.strict.BehindCR() && (last || n < len(held) && held[n] != '\n') {
 		// A server might see an end of line in it, and of the message.
 		c.strict.Bare = true
 	}
 	c.rejected = c.strict.Bare
+	return c.rejected
+}
+
+// endsBehindCR tells whether the command that the server would get next ends a
+// message behind a CR, with an empty last chunk.
+func (c *conn) endsBehindCR(chunk int64) bool {
+	if !c.s.cfg.RejectBareNewlines || chunk > 0 {
+		return false
+	}
+	c.s.mu.Lock()
+	defer c.s.mu.Unlock()
+	c.rejected = c.s.pending.last && c.s.bdatTotal > 0 && c.strict.BehindCR()
 	return c.rejected
 }
 
@@ -31,7 +48,10 @@ func (c *conn) reject() error {
 	chunk := c.s.phase == phaseReply
 	left := c.chunk
 	c.s.mu.Unlock()
-	for c.complete = c.complete || chunk && left == 0; !c.complete && c.dropped < maxDrain; {
+	if chunk {
+		c.complete = left == 0
+	}
+	for !c.complete && c.dropped < maxDrain {
 		held := c.in.held()
 		n := 0
 		switch {

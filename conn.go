@@ -177,14 +177,20 @@ func (c *conn) Close() error {
 	return c.closeRaw()
 }
 
-// closeRaw closes the client's connection. TLS would wait 5 seconds for a
-// client that doesn't read to take the close_notify alert.
+// closeRaw closes the client's connection.
 func (c *conn) closeRaw() error {
-	if tc, ok := c.raw.(*tls.Conn); ok {
-		t := time.AfterFunc(closeTime, func() { tc.NetConn().Close() })
-		defer t.Stop()
-	}
+	defer c.limitAlert()()
 	return c.raw.Close()
+}
+
+// limitAlert bounds the time in which the client has to take the close_notify
+// alert of TLS, which would be 5 seconds, until the result is called.
+func (c *conn) limitAlert() (end func() bool) {
+	tc, ok := c.raw.(*tls.Conn)
+	if !ok {
+		return func() bool { return false }
+	}
+	return time.AfterFunc(closeTime, func() { tc.NetConn().Close() }).Stop
 }
 
 // notify ends a wait for a reply. Its caller holds s.mu.

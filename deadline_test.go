@@ -2,6 +2,7 @@ package smtpproxy_test
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -488,6 +489,30 @@ func TestCloseDoesNotWaitForAClientThatDoesNotRead(t *testing.T) {
 		}
 		if d := closing(t, 0, false); d > patience/2 {
 			t.Errorf("Close took %v", d)
+		}
+	})
+}
+
+func TestTheEndOfTLSDoesNotWaitForAClientThatDoesNotReadIt(t *testing.T) {
+	config := serverTLS() // outside of the bubble's time
+	bubble(t, "", func(t *testing.T) {
+		tr := newTransport(true, func() (server, client net.Conn, err error) {
+			server, client = net.Pipe()
+			return tls.Server(server, config), tls.Client(client, &tls.Config{InsecureSkipVerify: true}), nil
+		})
+		took := make(chan time.Duration, 1)
+		c := runScript(t, tr, &smtpproxy.Proxy{}, func(c net.Conn) {
+			io.WriteString(c, "220 x\r\n")
+			start := time.Now()
+			io.Copy(io.Discard, c)
+			took <- time.Since(start)
+		})
+		c.SetDeadline(time.Time{})
+		c.expect("220")
+		c.send("\x16\x03") // which the library answers itself
+		c.expect("554")
+		if d := <-took; d > time.Second {
+			t.Errorf("it was waited for %v", d)
 		}
 	})
 }

@@ -4,18 +4,16 @@ import (
 	"bufio"
 	"bytes"
 	"crypto/tls"
-	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"net"
-	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -30,6 +28,11 @@ import (
 //
 //	servers    the servers to run it against, a line each: a name of
 //	           dialogueServers, and options of serverOptions
+//	transports what it runs over, a line each: names of dialogueTransports.
+//	           Without it, all of them: TCP only is for what is about STARTTLS,
+//	           or about being outside of TLS
+//	cuts       how it is cut, a line each: names of cuts. Without it, whole, by
+//	           octets and at random; at every octet is for a chosen few
 //	proxy      options of proxyOptions, if any
 //	dialogue   what is said, a line each:
 //	    C: line        the client sends the line and CRLF
@@ -44,8 +47,8 @@ import (
 //	    NOTLS          the client tries to, and fails
 //	    CLOSE          the client closes
 //	    END            the server closes
-//	           Lines that the client sends in a row leave in one piece, but
-//	           for "|" on a line of its own between them.
+//	           Lines that the client sends in a row leave at once, but for "|"
+//	           on a line of its own between them.
 //	script     what the server called "scripted" does, in the words of dialogue
 //	           with the sides changed: it reads C: and C>, it writes S: and
 //	           S>, and END is the end of what it can read. It closes at the end
@@ -59,10 +62,12 @@ import (
 //
 // What hook and those after it don't say isn't checked. Names of servers behind
 // the name of a file, as in "-- dialogue lenient early --", make it one for those
-// alone, in the place of the other.
+// alone, in the place of the other. In what isn't for it alone, EHLO at the start
+// of a line stands for LHLO where the server speaks LMTP.
 type dialogue struct {
-	servers []string
-	files   map[string]string // by name, or name and server
+	servers, transports, cuts []string
+
+	files map[string]string // by name, or name and server
 }
 
 // file returns what the dialogue says for a server.
@@ -73,7 +78,11 @@ func (d dialogue) file(name, server string) (text string, ok bool) {
 	}
 	for _, suffix := range []string{" " + server, ""} {
 		for _, name := range names {
-			if text, ok = d.files[name+suffix]; ok {
+			text, ok = d.files[name+suffix]
+			switch {
+			case ok && suffix == "":
+				return greet(text, server), true
+			case ok:
 				return text, true
 			}
 		}
@@ -81,11 +90,23 @@ func (d dialogue) file(name, server string) (text string, ok bool) {
 	return "", false
 }
 
+// greet returns the text with LHLO for EHLO, if that is how the server is greeted.
+func greet(text, server string) string {
+	if strings.HasPrefix(server, "go-smtp-lmtp") {
+		return greeting.ReplaceAllString(text, "${1}LHLO ")
+	}
+	return text
+}
+
+var greeting = regexp.MustCompile(`(?m)^(C: |C> "|)EHLO `)
+
 // lines returns the same, split at line ends.
 func (d dialogue) lines(name, server string) []string {
 	text, _ := d.file(name, server)
-	return strings.Split(strings.TrimRight(text, "\n"), "\n")
+	return lines(text)
 }
+
+func lines(text string) []string { return strings.Split(strings.TrimRight(text, "\n"), "\n") }
 
 // dialogueServer is what plays the server.
 type dialogueServer interface {
@@ -95,6 +116,8 @@ type dialogueServer interface {
 	Messages() []servertest.Message
 }
 
+// go-smtp's LMTP is not for chunks of a message that doesn't come to its end: that
+// is a data race within go-smtp v0.25.1.
 var dialogueServers = map[string]func(...servertest.Option) *servertest.Server{
 	"go-smtp":            servertest.GoSMTP,
 	"go-smtp-lmtp":       func(o ...servertest.Option) *servertest.Server { return servertest.GoSMTPLMTP(false, o...) },
@@ -135,17 +158,18 @@ func (failingSession) Data(io.Reader) error {
 }
 
 var proxyOptions = map[string]func(*smtpproxy.Proxy){
-	"tls":              func(p *smtpproxy.Proxy) { p.TLSConfig = serverTLS() },
-	"implicit-tls":     func(p *smtpproxy.Proxy) { p.TLSConfig, p.ImplicitTLS = serverTLS(), true },
-	"insecure-auth":    func(p *smtpproxy.Proxy) { p.AllowInsecureAuth = true },
-	"requiretls":       func(p *smtpproxy.Proxy) { p.TLSKeywords = []string{"REQUIRETLS"} },
-	"no-bare-newlines": func(p *smtpproxy.Proxy) { p.RejectBareNewlines = true },
-	"four-commands":    func(p *smtpproxy.Proxy) { p.MaxCommands = 4 },
-	"two-errors":       func(p *smtpproxy.Proxy) { p.MaxErrors = 2 },
-	"sasl-line-of-20":  func(p *smtpproxy.Proxy) { p.MaxSASLLineLength, p.AllowInsecureAuth = 20, true },
-	"reply-of-100":     func(p *smtpproxy.Proxy) { p.MaxReplyLength = 100 },
-	"two-small-chunks": func(p *smtpproxy.Proxy) { p.MaxSmallChunks = 2 },
-	"require-tls-auth": func(p *smtpproxy.Proxy) { p.RequireTLSForAuth = true },
+	"tls":               func(p *smtpproxy.Proxy) { p.TLSConfig = serverTLS() },
+	"implicit-tls":      func(p *smtpproxy.Proxy) { p.TLSConfig, p.ImplicitTLS = serverTLS(), true },
+	"insecure-auth":     func(p *smtpproxy.Proxy) { p.AllowInsecureAuth = true },
+	"requiretls":        func(p *smtpproxy.Proxy) { p.TLSKeywords = []string{"REQUIRETLS"} },
+	"no-bare-newlines":  func(p *smtpproxy.Proxy) { p.RejectBareNewlines = true },
+	"four-commands":     func(p *smtpproxy.Proxy) { p.MaxCommands = 4 },
+	"two-errors":        func(p *smtpproxy.Proxy) { p.MaxErrors = 2 },
+	"sasl-line-of-20":   func(p *smtpproxy.Proxy) { p.MaxSASLLineLength, p.AllowInsecureAuth = 20, true },
+	"reply-of-100":      func(p *smtpproxy.Proxy) { p.MaxReplyLength = 100 },
+	"two-small-chunks":  func(p *smtpproxy.Proxy) { p.MaxSmallChunks = 2 },
+	"read-ahead-of-one": func(p *smtpproxy.Proxy) { p.MaxReadAhead = 1 },
+	"require-tls-auth":  func(p *smtpproxy.Proxy) { p.RequireTLSForAuth = true },
 }
 
 func readDialogue(t *testing.T, name string) dialogue {
@@ -157,18 +181,27 @@ func readDialogue(t *testing.T, name string) dialogue {
 	if len(bytes.TrimSpace(a.Comment)) == 0 {
 		t.Fatalf("%s doesn't tell what it is about", name)
 	}
-	d := dialogue{files: make(map[string]string)}
+	d := dialogue{
+		transports: slices.Sorted(maps.Keys(dialogueTransports)),
+		cuts:       []string{"whole", "by octets", "at random"},
+		files:      make(map[string]string),
+	}
 	servers := make(map[string]bool)
 	for _, f := range a.Files {
-		if f.Name == "servers" {
-			d.servers = strings.Split(strings.TrimSpace(string(f.Data)), "\n")
+		words := strings.Fields(f.Name)
+		switch words[0] {
+		case "servers":
+			d.servers = lines(string(f.Data))
 			for _, server := range d.servers {
 				servers[strings.Fields(server)[0]] = true
 			}
 			continue
-		}
-		words := strings.Fields(f.Name)
-		switch words[0] {
+		case "transports":
+			d.transports = lines(string(f.Data))
+			continue
+		case "cuts":
+			d.cuts = lines(string(f.Data))
+			continue
 		case "proxy", "dialogue", "script", "hook", "server", "commands", "tells", "messages", "envelopes":
 		default:
 			t.Fatalf("%s: unknown file %q", name, f.Name)
@@ -180,7 +213,11 @@ func readDialogue(t *testing.T, name string) dialogue {
 			if !servers[server] {
 				t.Fatalf("%s: file %q is for a server that it isn't run against", name, f.Name)
 			}
-			d.files[words[0]+" "+server] = string(f.Data)
+			text := string(f.Data)
+			if len(words) > 2 {
+				text = greet(text, server)
+			}
+			d.files[words[0]+" "+server] = text
 		}
 	}
 	return d
@@ -194,34 +231,66 @@ func TestDialogues(t *testing.T) {
 	for _, file := range files {
 		d := readDialogue(t, file)
 		for _, server := range d.servers {
-			for name, cut := range cuts {
-				t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar")+"/"+server+"/"+name, func(t *testing.T) {
-					t.Parallel()
-					for seed := range cut.runs {
-						sent := d.play(t, server, cut.cut(rand.New(rand.NewPCG(seed, 6))))
-						if t.Failed() || sent > 100_000 {
-							return // what is long is played once
-						}
+			for _, transport := range d.transports {
+				runs, ok := dialogueTransports[transport]
+				if !ok {
+					t.Fatalf("%s: unknown transport %q", file, transport)
+				}
+				for _, name := range d.cuts {
+					cut := cuts[name]
+					if cut == nil {
+						t.Fatalf("%s: unknown cut %q", file, name)
 					}
-				})
+					if runs[name] == 0 {
+						continue
+					}
+					t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar")+"/"+server+"/"+transport+"/"+name, func(t *testing.T) {
+						t.Parallel()
+						for run := range runs[name] {
+							k := d.play(t, server, transport, cut(run))
+							if t.Failed() || k.sent > 100_000 || name == everyOctet && run+2 >= k.longest {
+								return // what is long is played once
+							}
+						}
+					})
+				}
 			}
 		}
 	}
 }
 
-// cuts are ways to cut what a client sends at once into pieces.
-var cuts = map[string]struct {
-	runs uint64
-	cut  func(*rand.Rand) func([]byte) int // how many octets go first
-}{
-	"whole":     {1, func(*rand.Rand) func([]byte) int { return func(b []byte) int { return len(b) } }},
-	"by octets": {1, func(*rand.Rand) func([]byte) int { return func([]byte) int { return 1 } }},
-	"at random": {5, func(r *rand.Rand) func([]byte) int { return func(b []byte) int { return 1 + r.IntN(len(b)) } }},
+// dialogueTransports are what dialogues run over, and how often with each of the
+// cuts: TLS beneath the library or begun by it, its records being the pieces, and
+// TCP, where a piece leaves when the one before has been read.
+var dialogueTransports = map[string]map[string]int{
+	"TCP":          {"whole": 1, "by octets": 1, "at random": 5, everyOctet: 1000},
+	"TLS":          {"whole": 1, "by octets": 1, "at random": 2},
+	"implicit TLS": {"whole": 1, "at random": 1},
 }
 
-// play plays the dialogue against one server. It returns how many octets the
-// client has sent.
-func (d dialogue) play(t *testing.T, server string, cut func([]byte) int) (sent int) {
+const everyOctet = "at every octet"
+
+// cuts are ways to cut what a client sends at once into pieces: in each run, how
+// many of the octets that are left go next, when some have gone.
+var cuts = map[string]func(run int) func(left []byte, gone int) int{
+	"whole":     func(int) func([]byte, int) int { return func(left []byte, _ int) int { return len(left) } },
+	"by octets": func(int) func([]byte, int) int { return func([]byte, int) int { return 1 } },
+	"at random": func(run int) func([]byte, int) int {
+		r := rand.New(rand.NewPCG(uint64(run), 6))
+		return func(left []byte, _ int) int { return 1 + r.IntN(len(left)) }
+	},
+	everyOctet: func(run int) func([]byte, int) int {
+		return func(left []byte, gone int) int {
+			if gone == 0 {
+				return run + 1
+			}
+			return len(left)
+		}
+	},
+}
+
+// play plays the dialogue against one server. It returns the client.
+func (d dialogue) play(t *testing.T, server, transport string, cut func(left []byte, gone int) int) *speaker {
 	words := strings.Fields(server)
 	server = words[0]
 	var srv dialogueServer
@@ -241,7 +310,27 @@ func (d dialogue) play(t *testing.T, server string, cut func([]byte) int) (sent 
 		}
 		proxyOptions[w](p)
 	}
-	tr := overTCP(t)
+	if transport == "implicit TLS" {
+		p.TLSConfig, p.ImplicitTLS = serverTLS(), true
+	}
+	k := &speaker{cut: cut}
+	tr := newTransport(true, func() (server, client net.Conn, err error) {
+		if server, client, err = connectTCP(); err != nil {
+			return nil, nil, err
+		}
+		client.SetDeadline(time.Now().Add(15 * time.Second))
+		switch transport {
+		case "TCP":
+			k.taken = newTakenConn(server)
+			server = k.taken
+		case "TLS":
+			server = tls.Server(server, serverTLS())
+			fallthrough
+		default:
+			client = tls.Client(client, &tls.Config{InsecureSkipVerify: true})
+		}
+		return server, client, nil
+	})
 	l := &countedListener{Listener: p.Listener(tr)}
 	served := make(chan error, 1)
 	go func() { served <- srv.Serve(l) }()
@@ -249,8 +338,7 @@ func (d dialogue) play(t *testing.T, server string, cut func([]byte) int) (sent 
 	if err != nil {
 		t.Fatal(err)
 	}
-	conn.SetDeadline(time.Now().Add(15 * time.Second))
-	k := &speaker{Conn: conn, r: bufio.NewReader(conn), cut: cut}
+	k.Conn, k.r = conn, bufio.NewReader(conn)
 	err = k.run(d.lines("dialogue", server))
 	conn.Close()
 	k.flush.Wait()
@@ -266,7 +354,9 @@ func (d dialogue) play(t *testing.T, server string, cut func([]byte) int) (sent 
 	srv.Close()
 	<-served
 	if err != nil {
-		t.Errorf("%v\nthe hook was shown %q\nthe server executed %q", err, hook.passed(), srv.Commands())
+		shown, executed := hook.passed(), srv.Commands()
+		t.Errorf("%v\nof %d the hook was shown last %q\nof %d the server executed last %q", err,
+			len(shown), shown[max(0, len(shown)-20):], len(executed), executed[max(0, len(executed)-20):])
 	}
 	if k.stuck.Load() {
 		t.Error("nobody reads what the client sends, and nobody closes")
@@ -290,7 +380,7 @@ func (d dialogue) play(t *testing.T, server string, cut func([]byte) int) (sent 
 	}
 	check("messages", "the server took", messages)
 	check("envelopes", "the server took messages", envelopes)
-	return k.sent
+	return k
 }
 
 // countedListener counts the connections that the server hasn't closed.
@@ -357,230 +447,4 @@ func (h *dialogueHook) Command(ctx *smtpproxy.Context, cmd smtpproxy.Command, co
 
 func envelope(from string, to ...string) string {
 	return "<" + strings.Join(append([]string{from}, to...), "> <") + ">"
-}
-
-// scripted is a server that does what its script says, on one connection.
-type scripted struct {
-	script []string
-	err    error // what kept it from that; for use after Serve
-
-	mu       sync.Mutex
-	commands []string
-	open     []io.Closer
-}
-
-func (s *scripted) Serve(l net.Listener) error {
-	s.opened(l)
-	c, err := l.Accept()
-	if err != nil {
-		return err
-	}
-	s.opened(c)
-	defer c.Close()
-	r := bufio.NewReader(c)
-	for i, step := range s.script {
-		if err := s.step(c, r, step); err != nil {
-			s.err = fmt.Errorf("the server's script, line %d, %s: %w", i+1, step, err)
-			return nil
-		}
-	}
-	return nil
-}
-
-func (s *scripted) opened(c io.Closer) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.open = append(s.open, c)
-}
-
-func (s *scripted) step(c net.Conn, r *bufio.Reader, step string) error {
-	verb, text, _ := strings.Cut(step, " ")
-	switch verb {
-	case "", "#":
-		return nil
-	case "S:":
-		io.WriteString(c, text+"\r\n") // an error shows as END
-		return nil
-	case "S>":
-		octets, err := unquote(text)
-		c.Write(octets)
-		return err
-	case "C:":
-		line, err := r.ReadString('\n')
-		if line != text+"\r\n" {
-			return fmt.Errorf("got %q, %w", line, err)
-		}
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		s.commands = append(s.commands, text)
-		return nil
-	case "C>":
-		octets, err := unquote(text)
-		if err != nil {
-			return err
-		}
-		got := make([]byte, len(octets))
-		n, err := io.ReadFull(r, got)
-		if !bytes.Equal(got, octets) {
-			return fmt.Errorf("got %q, %w", got[:n], err)
-		}
-		return nil
-	case "END":
-		rest, err := io.ReadAll(r)
-		if len(rest) > 0 || os.IsTimeout(err) {
-			return fmt.Errorf("got %q, %v", rest, err)
-		}
-		return nil
-	}
-	return fmt.Errorf("unknown step")
-}
-
-func (s *scripted) Close() error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	for _, c := range s.open {
-		c.Close()
-	}
-	return nil
-}
-
-func (s *scripted) Commands() []string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return slices.Clone(s.commands)
-}
-
-func (s *scripted) Messages() []servertest.Message { return nil }
-
-// speaker is the client's side of a dialogue.
-type speaker struct {
-	net.Conn
-	r     *bufio.Reader
-	cut   func([]byte) int
-	queue []byte // to be sent in one piece
-	sent  int    // octets, so far
-	flush sync.WaitGroup
-	stuck atomic.Bool // the time was over before all was sent
-}
-
-func (k *speaker) run(steps []string) error {
-	for i, step := range steps {
-		if err := k.step(step); err != nil {
-			return fmt.Errorf("line %d, %s: %w", i+1, step, err)
-		}
-	}
-	return nil
-}
-
-func (k *speaker) step(step string) error {
-	verb, text, _ := strings.Cut(step, " ")
-	switch verb {
-	case "C:":
-		k.queue = append(append(k.queue, text...), "\r\n"...)
-		return nil
-	case "C>":
-		octets, err := unquote(text)
-		k.queue = append(k.queue, octets...)
-		return err
-	}
-	k.send()
-	switch verb {
-	case "", "#", "|":
-		return nil
-	case "S:", "S*", "S?":
-		if _, err := k.r.Peek(1); verb == "S?" && err != nil {
-			return nil
-		}
-		text, n := repeated(text)
-		for range n {
-			if err := k.expect(text, verb == "S*"); err != nil {
-				return err
-			}
-		}
-		return nil
-	case "TLS", "NOTLS":
-		k.flush.Wait()
-		tc := tls.Client(&prefixConn{k.Conn, k.r}, &tls.Config{InsecureSkipVerify: true, ServerName: "mx.example"})
-		err := tc.Handshake()
-		if verb == "NOTLS" {
-			if err == nil {
-				return fmt.Errorf("the handshake succeeded")
-			}
-			return nil
-		}
-		k.Conn, k.r = tc, bufio.NewReader(tc)
-		return err
-	case "CLOSE":
-		k.flush.Wait()
-		return k.Close()
-	case "END":
-		rest, err := io.ReadAll(k.r)
-		if len(rest) > 0 || os.IsTimeout(err) {
-			return fmt.Errorf("got %q, %v", rest, err)
-		}
-		return nil
-	}
-	return fmt.Errorf("unknown step")
-}
-
-// expect reads the line, or a reply of which it is the last.
-func (k *speaker) expect(text string, last bool) error {
-	line, err := k.r.ReadString('\n')
-	for last && err == nil && len(line) > 3 && line[3] == '-' && strings.HasPrefix(text, line[:3]) {
-		line, err = k.r.ReadString('\n')
-	}
-	if err != nil {
-		return fmt.Errorf("got %q, %w", line, err)
-	}
-	line = strings.TrimSuffix(line, "\r\n")
-	prefix, open := strings.CutSuffix(text, "...")
-	if line != text && !(open && strings.HasPrefix(line, prefix)) {
-		return fmt.Errorf("got %q", line)
-	}
-	return nil
-}
-
-// unquote returns octets given as a Go string, perhaps repeated.
-func unquote(text string) ([]byte, error) {
-	quoted, n := repeated(text)
-	octets, err := strconv.Unquote(quoted)
-	return []byte(strings.Repeat(octets, n)), err
-}
-
-var times = regexp.MustCompile(`^(.*) x\*([0-9]+)$`)
-
-// repeated cuts off how often something is to be repeated.
-func repeated(text string) (what string, n int) {
-	m := times.FindStringSubmatch(text)
-	if m == nil {
-		return text, 1
-	}
-	n, _ = strconv.Atoi(m[2])
-	return m[1], n
-}
-
-// send sends the queue, in pieces, while replies are read.
-func (k *speaker) send() {
-	b := k.queue
-	k.queue = nil
-	k.sent += len(b)
-	if len(b) == 0 {
-		return
-	}
-	k.flush.Wait() // what was sent before goes first
-	conn := k.Conn
-	k.flush.Go(func() {
-		for len(b) > 0 {
-			n := k.cut(b)
-			if len(b) > 100_000 {
-				n = max(n, 5000)
-			}
-			n = min(n, len(b))
-			if _, err := conn.Write(b[:n]); err != nil {
-				k.stuck.Store(os.IsTimeout(err)) // else the server has closed
-				return
-			}
-			b = b[n:]
-		}
-	})
 }

@@ -152,6 +152,9 @@ func (c *conn) bringCommand(p []byte) (int, error) {
 		return 0, nil
 	}
 	if !d.refused {
+		if c.endsBehindCR(d.chunk) {
+			return 0, nil
+		}
 		return c.hand(p, d.pass.Command, d.chunk), nil
 	}
 	c.renewRead()
@@ -427,7 +430,7 @@ func (c *conn) bringChunk(p []byte) (n int, err error) {
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()
 	c.chunk = max(0, c.chunk-int64(n))
-	if c.s.body() != "BINARYMIME" && c.hasBareNewline(p[:n], n, c.chunk == 0 && c.s.pending.last) {
+	if !c.s.isBinary() && c.hasBareNewline(p[:n], n, c.chunk == 0 && c.s.pending.last) {
 		return 0, nil
 	}
 	return n, nil
@@ -552,7 +555,14 @@ func (c *conn) linger(d time.Duration, limit int64) {
 	c.writeMu.Lock()
 	c.sendHeld()
 	c.writeMu.Unlock()
-	if w, ok := c.raw.(interface{ CloseWrite() error }); !ok || w.CloseWrite() != nil {
+	w, ok := c.raw.(interface{ CloseWrite() error })
+	if !ok {
+		return
+	}
+	end := c.limitAlert()
+	err := w.CloseWrite()
+	end()
+	if err != nil {
 		return
 	}
 	c.raw.SetReadDeadline(time.Now().Add(d))

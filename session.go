@@ -356,11 +356,20 @@ func (s *Session) refused(q *call, d *decision) {
 	s.advance(&event{kind: answered, cmd: &command{verb: q.verb}, code: d.reply.Code, over: d.reply.Disconnect})
 }
 
-// body returns how the content of the message is declared (RFC 3030 section 3,
-// RFC 6152). Its caller holds s.mu.
-func (s *Session) body() string {
-	body, _ := s.txn.SenderParams.Get("BODY")
-	return upperASCII(body)
+// isBinary tells whether the message is declared to have no lines (RFC 3030
+// section 3), and to be nothing else: which of two BODYs counts, servers differ
+// in. Its caller holds s.mu.
+func (s *Session) isBinary() bool {
+	binary := false
+	for key, value := range s.txn.SenderParams.All() {
+		if key == "BODY" {
+			if upperASCII(value) != "BINARYMIME" {
+				return false
+			}
+			binary = true
+		}
+	}
+	return binary
 }
 
 // listed tells whether the hook is called for a verb.
