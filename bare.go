@@ -13,7 +13,12 @@ func (c *conn) hasBareNewline(held []byte, n int, last bool) bool {
 	if !c.s.cfg.RejectBareNewlines {
 		return false
 	}
-	_, c.complete = c.strict.Next(held[:n])
+	for rest := held[:n]; len(rest) > 0; {
+		// In a chunk, what would end DATA ends nothing.
+		k := 0
+		k, c.complete = c.strict.Next(rest)
+		rest = rest[k:]
+	}
 	if c.strict.BehindCR() && (last || n < len(held) && held[n] != '\n') {
 		// A server might see an end of line in it, and of the message.
 		c.strict.Bare = true
@@ -31,7 +36,10 @@ func (c *conn) reject() error {
 	chunk := c.s.phase == phaseReply
 	left := c.chunk
 	c.s.mu.Unlock()
-	for c.complete = c.complete || chunk && left == 0; !c.complete && c.dropped < maxDrain; {
+	if chunk {
+		c.complete = left == 0
+	}
+	for !c.complete && c.dropped < maxDrain {
 		held := c.in.held()
 		n := 0
 		switch {
