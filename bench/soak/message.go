@@ -66,7 +66,7 @@ type message struct {
 	wire    []byte   // as DATA sends it, with its end; nil with chunks
 	chunks  [][]byte // as BDAT sends it
 	binary  bool     // BODY=BINARYMIME
-	bare    bool     // wire has a bare CR or LF
+	bare    bool     // it is sent with a bare CR or LF
 }
 
 // compose makes the message with the given id.
@@ -85,6 +85,12 @@ func compose(seed uint64, i id) *message {
 		p := payloads[rng.IntN(len(payloads))]
 		m.bare = p.bare
 		tail := evil(i.String()) + "\r\n"
+		if rng.IntN(3) == 0 {
+			// In a chunk, what would end DATA ends nothing, and dots stay.
+			m.content = m.complete("x\r\n.\r\n" + p.wire + tail)
+			m.chunks = [][]byte{m.content}
+			break
+		}
 		kept := "x" + p.kept + tail
 		m.content = m.complete(kept)
 		m.wire = []byte(string(m.head(kept)) + "x" + p.wire + tail + ".\r\n")
@@ -96,7 +102,7 @@ func compose(seed uint64, i id) *message {
 	switch {
 	case chunked:
 		m.chunks = split(rng, m.content)
-	case m.wire == nil:
+	case m.wire == nil && m.chunks == nil:
 		m.wire = append(stuff(m.content), ".\r\n"...)
 	}
 	return m
