@@ -13,7 +13,7 @@ import (
 )
 
 // patience is how long a client waits for a reply. Longer is a fault.
-const patience = time.Minute
+const patience = 2 * time.Minute
 
 // client is one connection's.
 type client struct {

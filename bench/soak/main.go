@@ -23,13 +23,13 @@ import (
 
 func main() {
 	clientsIfAsked()
-	o := options{tears: true, least: 0.95, log: os.Stderr}
+	o := options{tears: true, least: 0.95, room: 1 << 20, log: os.Stderr}
 	flag.IntVar(&o.conns, "conns", 5000, "connections at the same time")
 	flag.DurationVar(&o.time, "time", 10*time.Minute, "how long")
 	flag.Uint64Var(&o.seed, "seed", uint64(time.Now().UnixNano()), "what all messages, and all that is drawn, follow from")
 	flag.DurationVar(&o.think, "think", 4*time.Second, "mean pause of a client between two messages")
 	flag.DurationVar(&o.pause, "pause", 500*time.Millisecond, "longest pause of a slow client within one")
-	flag.DurationVar(&o.hang, "hang", 10*time.Second, "after that, a hook that hangs is given up")
+	flag.DurationVar(&o.hang, "hang", 30*time.Second, "after that, a hook that hangs is given up")
 	small := flag.Bool("quick", false, "some seconds, with few connections")
 	table := flag.String("samples", "", "write what was measured from time to time to this file, as CSV")
 	flag.Parse()
@@ -62,10 +62,10 @@ func write(name string, samples []usage) error {
 	return errors.Join(writeSamples(f, samples), f.Close())
 }
 
-// quick is enough to see that everything works. It is too short to tell much
-// about memory.
+// quick is enough to see that everything works. It is too short to tell about
+// memory: the clients may still be on their way when the warm-up is over.
 func quick(o *options) {
 	o.conns, o.time = 160, 3*time.Second
-	o.least = 0.8 // sessions are short
+	o.least, o.room = 0.8, 8<<20 // sessions are short, and so is the time
 	o.think, o.pause, o.hang = 50*time.Millisecond, 5*time.Millisecond, 3*time.Second
 }

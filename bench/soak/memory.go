@@ -67,6 +67,7 @@ func descriptors() int {
 type sampler struct {
 	mu      sync.Mutex
 	samples []usage
+	stall   time.Duration // the longest that a goroutine had to wait for its turn
 	stop    chan struct{}
 	done    chan struct{}
 }
@@ -77,8 +78,17 @@ func startSampler(start time.Time, every time.Duration, total time.Duration) *sa
 		stop:    make(chan struct{}),
 		done:    make(chan struct{}),
 	}
+	ticking := make(chan struct{})
+	go func() {
+		defer close(ticking)
+		const tick = 50 * time.Millisecond
+		for begin := time.Now(); !wait(s.stop, tick); begin = time.Now() {
+			s.stall = max(s.stall, time.Since(begin)-tick)
+		}
+	}()
 	go func() {
 		defer close(s.done)
+		defer func() { <-ticking }()
 		for !wait(s.stop, every) {
 			u := measure(start)
 			s.mu.Lock()
@@ -151,16 +161,14 @@ func trendOf(samples []usage, figure func(usage) float64) trend {
 // growth is what the line rises by, from its first sample to its last.
 func (t trend) growth() float64 { return t.slope * t.over.Seconds() }
 
-// Heap may seem to grow by chance, for instance since more large messages are
-// under way at the end than at the start: by some hundredths of it with
-// thousands of clients, and by more with few, whose heap is small.
-const (
-	tolerance      = 0.05
-	leastTolerance = 1 << 20
-)
+// tolerance is the share of the heap that it may seem to grow by, since by chance
+// more is under way at the end than at the start: with thousands of clients a
+// hundredth or two.
+const tolerance = 0.05
 
-// allowed is the most that the figure may grow and still be called flat.
-func (t trend) allowed() float64 { return max(tolerance*t.mean, leastTolerance) }
+// allowed is the most that the figure may grow and still be called flat; least
+// is for heaps so small that their share is nothing.
+func (t trend) allowed(least float64) float64 { return max(tolerance*t.mean, least) }
 
 // flat tells whether the figure doesn't grow.
-func (t trend) flat() bool { return t.growth() < t.allowed() }
+func (t trend) flat(least float64) bool { return t.growth() < t.allowed(least) }

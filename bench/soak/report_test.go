@@ -10,7 +10,7 @@ import (
 // whole returns a report in which all checks hold.
 func whole() *report {
 	r := &report{
-		o:       &options{seed: 1, conns: 100, least: 0.95, tears: true},
+		o:       &options{seed: 1, conns: 100, least: 0.95, room: 1 << 20, tears: true},
 		ledger:  newLedger(1, 100),
 		counts:  map[string]int{"replies checked": 5},
 		logged:  map[string]int{hookPanic: 3, "go-smtp: panic serving: " + knownPanic: 1},
@@ -131,6 +131,8 @@ func TestEachFaultIsNoticed(t *testing.T) {
 		{"few connected", func(r *report) { r.connected = r.looks * 94 }, "connected, mean and least"},
 		{"nobody looked", func(r *report) { r.looks, r.connected = 0, 0 }, "connected, mean and least"},
 		{"a heap that grows", func(r *report) { r.samples = rising(100<<20, 7<<20) }, "heap grows by less than"},
+		{"a small heap that grows by little", func(r *report) { r.samples = rising(10<<20, 900<<10) }, ""},
+		{"a small heap that grows by more", func(r *report) { r.samples = rising(10<<20, 1200<<10) }, "heap grows by less than"},
 		{"a heap that shrinks", func(r *report) { r.samples = rising(100<<20, -7<<20) }, ""},
 		{"a heap that nobody measured", func(r *report) { r.samples = nil }, "heap grows by less than"},
 		{"a goroutine left", func(r *report) { r.after.goroutines++ }, "goroutines, before and after"},

@@ -71,7 +71,7 @@ func startService(l *ledger, hookTimeout time.Duration, tamper func([]byte) []by
 		srv.MaxRecipients = maxRecipients
 		srv.MaxLineLength = 16 << 10 // for content, too
 		srv.EnableBINARYMIME = true
-		srv.ReadTimeout, srv.WriteTimeout = 30*time.Second, 30*time.Second
+		srv.ReadTimeout, srv.WriteTimeout = time.Minute, time.Minute
 		srv.ErrorLog = s.log
 		srv.AllowInsecureAuth = i == lenient
 		p := &smtpproxy.Proxy{

@@ -19,6 +19,7 @@ type options struct {
 	pause  time.Duration
 	hang   time.Duration // the strict server's HookTimeout
 	tears  bool
+	room   float64             // octets that the heap may grow by in any case
 	least  float64             // of the connections, this share has to be there on average
 	log    io.Writer           // progress
 	tamper func([]byte) []byte // for tests
@@ -96,7 +97,7 @@ func (r *report) lead(s *service, start time.Time) error {
 			busy = false
 		}
 	}
-	r.all = sampling.end()
+	r.all, r.stall = sampling.end(), sampling.stall
 	r.samples = since(r.all, r.warm)
 	return c.end(r.take)
 }
