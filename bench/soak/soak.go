@@ -49,12 +49,15 @@ func run(o *options) (*report, error) {
 	r.took = time.Since(start)
 	r.logged = s.log.all()
 
-	ctx, cancel := context.WithTimeout(context.Background(), 2*patience)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
-	if err := errors.Join(err, s.stop(ctx)); err != nil {
+	if stuck := s.stop(ctx); stuck != nil {
+		// The goroutines that are left will tell.
+		r.complaints.add("the servers don't come to an end: " + stuck.Error())
+	}
+	if err != nil {
 		return nil, err
 	}
-	s = nil
 	r.after = settle(start, r.before)
 	r.unseen, r.unexplained = r.ledger.unaccounted()
 	return r, nil
