@@ -137,19 +137,10 @@ func ipPort(a net.Addr) (netip.Addr, uint16) {
 // guards nothing, so it doesn't ask the kernel for randomness: each RSET makes
 // one, and would take a fifth longer.
 func newID() string {
-	id, _ := uuid.NewRandomFromReader(randomness{})
+	var id uuid.UUID
+	binary.NativeEndian.PutUint64(id[:8], rand.Uint64())
+	binary.NativeEndian.PutUint64(id[8:], rand.Uint64())
+	id[6] = id[6]&0x0f | 0x40 // version 4
+	id[8] = id[8]&0x3f | 0x80 // its variant
 	return id.String()
-}
-
-// randomness is that of math/rand/v2, seeded by the operating system. Reading
-// it never fails.
-type randomness struct{}
-
-func (randomness) Read(p []byte) (int, error) {
-	var b [8]byte
-	for i := 0; i < len(p); i += len(b) {
-		binary.NativeEndian.PutUint64(b[:], rand.Uint64())
-		copy(p[i:], b[:])
-	}
-	return len(p), nil
 }

@@ -83,66 +83,76 @@ func (s *Session) advance(e *event) verdict {
 	}
 	switch e.kind {
 	case passed:
-		s.observe(e.cmd)
-		s.phase, s.pending, s.due = phaseReply, *e.cmd, 1
-		if e.cmd.verb == "BDAT" && e.cmd.size < smallChunk {
-			s.counted.smallChunks++
-		}
-		if e.cmd.verb == "BDAT" && e.cmd.last && s.lmtp {
-			// RFC 2033 section 4.3.
-			s.due = s.txn.Recipients.Len()
-		}
-
+		s.advanceCommand(e.cmd)
 	case answered:
-		next := phaseCommand
-		if e.code == 334 {
-			next = phaseOwn
-		}
-		switch {
-		case e.over:
-			next = phaseOver
-		case s.phase == phaseSASL && s.relay:
-			// RFC 4954 section 4: the exchange is cancelled with "*"; the
-			// client has its answer already.
-			s.after, next = next, phaseReply
-			s.pending, s.due = command{line: "*", swallow: true}, 1
-		}
-		if e.cmd.verb == "BDAT" {
-			// A message with a hole must not reach the server's end.
-			s.bdatFailed = true
-		}
-		s.exchange = nil
-		s.suspect = s.suspect || e.code != 334 && e.code != 235 &&
-			(s.phase == phaseSASL || s.phase == phaseOwn || e.cmd.verb == "AUTH")
-		s.setPhase(next)
-
+		s.advanceAnswer(e)
+	case replied:
+		return s.advanceReply(e)
 	case startedTLS:
-		// RFC 3207 section 4.2. The client's next command finds the state
-		// after the greeting.
-		s.change(func(c *Connection) { c.HELO, c.Auth, c.TLS = HELO{}, Auth{}, *e.tls })
-		s.lmtp, s.size, s.suspect, s.next = false, 0, false, false
-		s.resetTransaction()
-		s.setPhase(phaseCommand)
-		if s.relay {
-			// The server starts anew, on a connection of its own.
-			s.regreets = true
-			s.setPhase(phaseGreeting)
-		}
-
+		s.advanceTLS(e.tls)
 	case readsOn:
 		// go-smtp in LMTP mode answers a chunk once for all recipients, if
 		// its backend fails early, and goes on.
 		if s.phase == phaseReply && s.lmtp && s.pending.last && s.due < s.txn.Recipients.Len() {
 			s.endMessage()
 		}
-
 	case lost:
 		s.setPhase(phaseOver)
-
-	case replied:
-		return s.advanceReply(e)
 	}
 	return forward
+}
+
+// advanceCommand is the part of advance for a command that the server gets.
+func (s *Session) advanceCommand(cmd *command) {
+	s.observe(cmd)
+	s.phase, s.pending, s.due = phaseReply, *cmd, 1
+	if cmd.verb == "BDAT" && cmd.size < smallChunk {
+		s.counted.smallChunks++
+	}
+	if cmd.verb == "BDAT" && cmd.last && s.lmtp {
+		// RFC 2033 section 4.3.
+		s.due = s.txn.Recipients.Len()
+	}
+}
+
+// advanceAnswer is the part of advance for a command that the server doesn't
+// get.
+func (s *Session) advanceAnswer(e *event) {
+	next := phaseCommand
+	if e.code == 334 {
+		next = phaseOwn
+	}
+	switch {
+	case e.over:
+		next = phaseOver
+	case s.phase == phaseSASL && s.relay:
+		// RFC 4954 section 4: the exchange is cancelled with "*"; the
+		// client has its answer already.
+		s.after, next = next, phaseReply
+		s.pending, s.due = command{line: "*", swallow: true}, 1
+	}
+	if e.cmd.verb == "BDAT" {
+		// A message with a hole must not reach the server's end.
+		s.bdatFailed = true
+	}
+	s.exchange = nil
+	s.suspect = s.suspect || e.code != 334 && e.code != 235 &&
+		(s.phase == phaseSASL || s.phase == phaseOwn || e.cmd.verb == "AUTH")
+	s.setPhase(next)
+}
+
+// advanceTLS is the part of advance for TLS. The client's next command finds the
+// state after the greeting (RFC 3207 section 4.2).
+func (s *Session) advanceTLS(t *TLS) {
+	s.change(func(c *Connection) { c.HELO, c.Auth, c.TLS = HELO{}, Auth{}, *t })
+	s.lmtp, s.size, s.suspect, s.next = false, 0, false, false
+	s.resetTransaction()
+	s.setPhase(phaseCommand)
+	if s.relay {
+		// The server starts anew, on a connection of its own.
+		s.regreets = true
+		s.setPhase(phaseGreeting)
+	}
 }
 
 // advanceReply is the part of advance for the server's replies. Replies are
@@ -287,7 +297,7 @@ func (s *Session) recipient(line string) *Recipient {
 
 // resetTransaction is RSET: no transaction is open (RFC 5321 section 4.1.1.5).
 func (s *Session) resetTransaction() {
-	s.txn = Transaction{ID: newID()}
+	s.txn = Transaction{}
 	s.bdatTotal, s.bdatFailed = 0, false
 }
 

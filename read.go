@@ -72,7 +72,11 @@ func (c *conn) bring(p []byte) (n int, err error) {
 		}
 		switch c.turn(begins) {
 		case turnCommand:
-			n, err = c.bringCommand(p)
+			var line string
+			var ok bool
+			if line, ok, err = c.line(p); ok {
+				n = c.bringCommand(p, line)
+			}
 		case turnContent:
 			n, err = c.bringContent(p)
 		case turnChunk:
@@ -134,41 +138,41 @@ func (c *conn) turn(begins bool) turn {
 	return turnCommand
 }
 
-// bringCommand takes one line from the client to the hook, and to the server
-// what the hook passes. It returns 0 if there was nothing for the server.
-func (c *conn) bringCommand(p []byte) (int, error) {
-	line, ok, err := c.line(p)
-	if !ok {
-		return 0, err
-	}
+// bringCommand takes the client's line to the hook, and to the server what the
+// hook passes. It returns 0 if there was nothing for the server.
+func (c *conn) bringCommand(p []byte, line string) int {
 	c.pause()
-	d := c.s.decide(c.s.ctx, line, c.in.len() > 0)
-	if d.over {
-		return 0, nil
-	}
-	if d.tls {
+	var d decision
+	c.s.decide(c.s.ctx, line, c.in.len() > 0, &d)
+	switch {
+	case d.over:
+		return 0
+	case d.tls:
 		c.startTLS()
 		c.renewRead()
-		return 0, nil
+		return 0
+	case d.refused:
+		return c.bringReply(p, line, &d)
+	case c.endsBehindCR(d.chunk):
+		return 0
 	}
-	if !d.refused {
-		if c.endsBehindCR(d.chunk) {
-			return 0, nil
-		}
-		return c.hand(p, d.pass.Command, d.chunk), nil
-	}
+	return c.hand(p, d.pass.Command, d.chunk)
+}
+
+// bringReply answers a line that the server doesn't get.
+func (c *conn) bringReply(p []byte, line string, d *decision) int {
 	c.renewRead()
 	if c.unwanted = c.s.Discard(); c.unwanted > 0 {
 		reply := d.reply
 		c.unwantedReply, c.slack = &reply, dataSlack
-		return 0, nil
+		return 0
 	}
 	c.answer(d.reply, mayHold(verbOf(line)))
 	if d.cancel && !d.reply.Disconnect {
 		// RFC 4954 section 4: the client cancels an exchange with "*".
-		return c.hand(p, "*", 0), nil
+		return c.hand(p, "*", 0)
 	}
-	return 0, nil
+	return 0
 }
 
 // answer sends the hook's or the library's reply to a command.

@@ -31,32 +31,32 @@ import (
 // other methods may be called at any time by any goroutine.
 type Session struct {
 	cfg   *config
-	relay bool // the library stands in front of the server
-
+	relay bool     // the library stands in front of the server
 	ctx   *Context // of the whole session
 	spare *Context // made for the next call of the hook, if any
 	state userState
 
-	mu      sync.Mutex  // guards what follows
-	conn    *Connection // is never changed, but replaced: see change
-	txn     Transaction
+	mu   sync.Mutex  // guards what follows
+	conn *Connection // is never changed, but replaced: see change
+	txn  Transaction
+
 	phase   phase
+	after   phase   // follows a cancelled SASL exchange
 	due     int     // replies that the server still owes
 	pending command // what it owes them for
-	after   phase   // follows a cancelled SASL exchange
 
 	lmtp       bool
+	next       bool  // the hook asked for the next line
+	suspect    bool  // after a failed AUTH: unknown commands may be secrets
+	regreets   bool  // the greeting due is that of a fresh connection
+	bdatFailed bool  // chunks are refused until the transaction ends
 	size       int64 // the server's SIZE (RFC 1870), 0 if unlimited or unknown
 	bdatTotal  int64 // octets of the message so far
-	bdatFailed bool  // chunks are refused until the transaction ends
-	counted    counts
-	next       bool // the hook asked for the next line
-	suspect    bool // after a failed AUTH: unknown commands may be secrets
 	discard    int64
+	counted    counts
 
 	mechanism string         // of the AUTH command under way
 	exchange  *sasl.Exchange // likewise, for its user name
-	regreets  bool           // the greeting due is that of a fresh connection
 	ptr       *lookup        // of RemotePTR; nil if there's nothing to wait for
 }
 
@@ -119,9 +119,6 @@ func newSession(cfg *config, conn Connection, txn Transaction) *Session {
 	if conn.ServerID == "" {
 		conn.ServerID = cfg.ServerID
 	}
-	if txn.ID == "" {
-		txn.ID = newID()
-	}
 	s := &Session{cfg: cfg, conn: &conn, txn: txn, lmtp: conn.HELO.Verb == "LHLO"}
 	s.ctx = &Context{parent: context.Background(), state: &s.state}
 	if cfg.LookupPTR && conn.RemotePTR == "" && conn.RemoteIP.IsValid() {
@@ -141,7 +138,16 @@ func (s *Session) Connection() Connection {
 func (s *Session) Transaction() Transaction {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.name()
 	return s.txn
+}
+
+// name gives the transaction its ID, if it has none yet: made when somebody
+// looks, it costs an idle connection nothing. Its caller holds s.mu.
+func (s *Session) name() {
+	if s.txn.ID == "" {
+		s.txn.ID = newID()
+	}
 }
 
 // Context returns the session's context, through which State reaches what the
@@ -162,7 +168,8 @@ func (s *Session) Discard() int64 {
 // in; never nil, never a pointer, always valid. ctx is what the hook's Context
 // is made from.
 func (s *Session) Command(ctx context.Context, line string) Decision {
-	d := s.decide(ctx, line, false)
+	var d decision
+	s.decide(ctx, line, false, &d)
 	if d.refused {
 		return d.reply
 	}
@@ -215,11 +222,18 @@ type decision struct {
 }
 
 // refuse makes it a Reply.
-func (d *decision) refuse(r Reply) { *d = decision{refused: true, reply: r.filled("")} }
+//
+//go:noinline
+func (d *decision) refuse(r *Reply) { *d = decision{refused: true, reply: r.filled("")} }
+
+// fail makes it the reply after a failed hook.
+func (d *decision) fail() { d.refuse(&failureReply) }
 
 // reject makes it a refusal of the library's own.
+//
+//go:noinline
 func (d *decision) reject(code int, enhanced EnhancedCode, text string) {
-	d.refuse(Reply{Code: code, Enhanced: enhanced, Lines: []string{text}})
+	d.refuse(&Reply{Code: code, Enhanced: enhanced, Lines: []string{text}})
 	d.library = true
 }
 
@@ -239,28 +253,30 @@ type call struct {
 	shown bool // the hook is called, with conn and txn
 	conn  *Connection
 	txn   Transaction
+
+	returned bool // the hook has, or what decided in its place
 }
 
-// decide takes a line to its decision: the hook's, checked, then the library's
-// own rules for what the hook passes. pipelined is Command.Pipelined.
-func (s *Session) decide(ctx context.Context, line string, pipelined bool) (d decision) {
+// decide takes a line to its decision, which it makes of the zero value that d
+// is: the hook's, checked, then the library's own rules for what the hook
+// passes. pipelined is Command.Pipelined.
+func (s *Session) decide(ctx context.Context, line string, pipelined bool, d *decision) {
 	q := call{cmd: Command{Line: line, Pipelined: pipelined}}
 	s.takeUp(&q)
 	switch {
 	case !q.ready:
 		s.logLostStep("command out of turn")
-		d.refuse(failureReply)
+		d.fail()
 	case q.used:
 		d.tooMany("commands")
 	case indexControl(line) >= 0:
 		d.reject(500, EnhancedCode{5, 5, 2}, "Control character in command line")
 	case q.shown:
-		s.ask(ctx, &q, &d)
+		s.ask(ctx, &q, d)
 	default:
 		d.pass.Command = line
 	}
-	s.settle(&q, &d)
-	return d
+	s.settle(&q, d)
 }
 
 // takeUp completes q, a call for q.cmd.Line.
@@ -281,6 +297,7 @@ func (s *Session) takeUp(q *call) {
 		if s.ptr != nil {
 			s.awaitPTR()
 		}
+		s.name()
 		q.conn, q.txn = s.conn, s.txn
 	}
 	s.discard = 0
@@ -297,7 +314,7 @@ func (s *Session) settle(q *call, d *decision) {
 	s.next = false
 	if s.phase == phaseOver {
 		// It was closed meanwhile, or was before.
-		d.refuse(failureReply)
+		d.fail()
 		d.over = true
 		return
 	}

@@ -56,11 +56,36 @@ func (c *conn) Write(p []byte) (int, error) {
 }
 
 // relay gives the client one reply of the server's.
-func (c *conn) relay(code int, reply []byte) error {
-	s := c.s
+func (c *conn) relay(code int, reply []byte) (err error) {
 	early := !c.greeted && c.talksEarly()
 	c.greeted = true
-	s.mu.Lock()
+	c.s.mu.Lock()
+	hold := c.s.phase == phaseReply && mayHold(c.s.pending.verb)
+	v, reply := c.take(code, reply, early)
+	waiting, undecided := c.waiting, c.undecided
+	c.s.mu.Unlock()
+
+	switch v {
+	case breakStep:
+		err = c.lostStep("reply that fits no command")
+	case forward:
+		err = c.send(reply, hold)
+	}
+	if waiting {
+		c.s.mu.Lock()
+		c.notify()
+		c.s.mu.Unlock()
+	}
+	if undecided != nil {
+		c.decide(undecided)
+	}
+	return err
+}
+
+// take lets a reply of the server's move the session and the connection, and
+// returns what the client gets of it. Its caller holds s.mu.
+func (c *conn) take(code int, reply []byte, early bool) (verdict, []byte) {
+	s := c.s
 	if early {
 		s.change(func(conn *Connection) { conn.EarlyTalker = true })
 	}
@@ -68,7 +93,7 @@ func (c *conn) relay(code int, reply []byte) error {
 	if s.wantsLines() {
 		lines = wire.ReplyLines(reply)
 	}
-	was, verb, lmtp := s.phase, s.pending.verb, s.lmtp
+	was, lmtp := s.phase, s.lmtp
 	v, offer := s.take(code, lines)
 	if !slices.Equal(offer, lines) {
 		reply = wire.AppendReply(nil, code, offer)
@@ -88,25 +113,7 @@ func (c *conn) relay(code int, reply []byte) error {
 	if v == postpone {
 		c.postponed = bytes.Clone(reply)
 	}
-	waiting, undecided := c.waiting, c.undecided
-	s.mu.Unlock()
-
-	var err error
-	switch {
-	case v == breakStep:
-		err = c.lostStep("reply that fits no command")
-	case v == forward:
-		err = c.send(reply, mayHold(verb) && was == phaseReply)
-	}
-	if waiting {
-		s.mu.Lock()
-		c.notify()
-		s.mu.Unlock()
-	}
-	if undecided != nil {
-		c.decide(undecided)
-	}
-	return err
+	return v, reply
 }
 
 // talksEarly tells whether the client has sent something before the greeting.

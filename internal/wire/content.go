@@ -35,7 +35,7 @@ type Content struct {
 	// tail holds the last octets, the newest last; have counts them. They
 	// tell a clean line end from a stray one.
 	tail [8]byte
-	have int
+	have uint8
 }
 
 type lineState uint8
@@ -130,14 +130,14 @@ func (c *Content) see(b []byte) {
 	} else {
 		copy(c.tail[:], b[k-len(c.tail):])
 	}
-	c.have = min(c.have+len(b), len(c.tail))
+	c.have = uint8(min(int(c.have)+len(b), len(c.tail)))
 }
 
 // clean tells whether the content ends in CRLF "." CRLF with no stray CR or LF
 // about it. The start of the content counts as a clean line end: the CRLF of
 // the DATA command is before it.
 func (c *Content) clean() bool {
-	t := c.tail[len(c.tail)-c.have:]
+	t := c.tail[len(c.tail)-int(c.have):]
 	t, ok := bytes.CutSuffix(t, []byte(".\r\n"))
 	if !ok {
 		return false
