@@ -51,6 +51,10 @@ type conn struct {
 	ticking bool // timer runs
 	greeted bool // the server has
 
+	// givenUp tells that a Read has failed, and the server has written
+	// nothing since, or nothing but replies to content.
+	givenUp atomic.Bool
+
 	// reading tells that a Read is under way.
 	reading atomic.Bool
 
@@ -224,7 +228,11 @@ func (c *conn) SetReadDeadline(t time.Time) error {
 		c.readDeadline.moved = true // for now, raw's has another purpose
 		return nil
 	}
-	return c.raw.SetReadDeadline(t)
+	err := c.raw.SetReadDeadline(t)
+	if err != nil {
+		c.givenUp.Store(true) // as good as a Read that fails
+	}
+	return err
 }
 
 // SetWriteDeadline implements net.Conn. For replies that the server didn't

@@ -567,3 +567,45 @@ func TestAClientThatStopsInARefusedMessageIsNotWaitedForLong(t *testing.T) {
 		}
 	})
 }
+
+// TestContentThatComesTooLateIsNeverTakenForCommands is about servers that give
+// a message up at their deadline, and read commands then.
+func TestContentThatComesTooLateIsNeverTakenForCommands(t *testing.T) {
+	for _, tt := range []struct {
+		why    string
+		server func() *servertest.Server
+		greet  string
+	}{
+		{"go-smtp", func() *servertest.Server { return servertest.GoSMTP() }, "EHLO"},
+		{"LMTP", func() *servertest.Server { return servertest.GoSMTPLMTP(false) }, "LHLO"},
+		{"LMTP, the first recipient has its status", func() *servertest.Server { return servertest.GoSMTPLMTP(true) }, "LHLO"},
+		{"LMTP, all have their status", func() *servertest.Server { return servertest.GoSMTPLMTP(true, servertest.Refuse("c@d", "e@f")) }, "LHLO"},
+	} {
+		for _, content := range []string{"", "12345", "0123456789"} {
+			for _, later := range []time.Duration{11 * time.Second, 21 * time.Second} {
+				bubble(t, fmt.Sprintf("%s, %q, %v", tt.why, content, later), func(t *testing.T) {
+					s := tt.server()
+					c := patientPeer(t, behindListener(&smtpproxy.Proxy{Hook: &passLog{}}, s))
+					c.expect("220")
+					c.ask(tt.greet+" x", "250")
+					for _, line := range []string{"MAIL FROM:<a@b>", "RCPT TO:<c@d>", "RCPT TO:<e@f>"} {
+						c.ask(line, "250")
+					}
+					c.ask("DATA", "354")
+					sent := make(chan struct{})
+					go func() {
+						defer close(sent)
+						io.WriteString(c, content)
+						time.Sleep(later)
+						io.WriteString(c, "RSET\r\nMAIL FROM:<evil@e>\r\n.\r\n")
+					}()
+					got := c.diary()
+					<-sent
+					if commands := s.Commands(); slices.Contains(commands, "MAIL evil@e") {
+						t.Errorf("unseen by the hook, the server executed %q; the client got %q", commands, got)
+					}
+				})
+			}
+		}
+	}
+}

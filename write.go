@@ -71,6 +71,9 @@ func (c *conn) relay(code int, reply []byte) error {
 	if !slices.Equal(offer, lines) {
 		reply = wire.AppendReply(nil, code, offer)
 	}
+	if was != phaseContent {
+		c.givenUp.Store(false)
+	}
 	switch {
 	case was == phaseContent:
 		c.replyToContent(code, lmtp)
@@ -145,6 +148,9 @@ func (c *conn) replyToContent(code int, lmtp bool) {
 		// An LMTP server may reply early. So whether this was the end, its
 		// reply doesn't tell.
 		c.ambiguousEnd()
+	case c.givenUp.Load():
+		// It didn't get the content in time, say.
+		c.refuseContent()
 	case c.taken:
 		c.flowing = true
 	case lmtp && c.reading.Load():
