@@ -318,8 +318,21 @@ func (c *conn) notify() {
 	close(c.wake)
 	c.deadlineMu.Lock()
 	defer c.deadlineMu.Unlock()
+	c.kick()
+}
+
+// kick ends a Read of raw. Its caller holds deadlineMu.
+func (c *conn) kick() {
 	c.kicked = true
-	c.raw.SetReadDeadline(time.Unix(1, 0))
+	if err := c.raw.SetReadDeadline(time.Unix(1, 0)); err == nil {
+		return
+	}
+	// Then only this ends it.
+	if tc, ok := c.raw.(*tls.Conn); ok {
+		tc.NetConn().Close() // without an alert that could block
+	} else {
+		c.raw.Close()
+	}
 }
 
 // unkick gives raw's read deadline back to the server.

@@ -290,7 +290,6 @@ func (c *conn) lostStep(what string) error {
 	// A Read that waits for the client ends now.
 	c.deadlineMu.Lock()
 	defer c.deadlineMu.Unlock()
-	c.kicked = true
-	c.raw.SetReadDeadline(time.Unix(1, 0))
+	c.kick()
 	return net.ErrClosed
 }
