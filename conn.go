@@ -47,6 +47,7 @@ type conn struct {
 	partial []byte // a reply that the server hasn't finished
 	broken  bool   // what the server writes is no dialogue any more
 	out     []byte // replies held back
+	cut     bool   // a reply couldn't be sent, or not as a whole
 	timer   *time.Timer
 	ticking bool // timer runs
 	greeted bool // the server has
@@ -163,7 +164,7 @@ func (c *conn) Close() error {
 	c.s.mu.Unlock()
 	if c.writeMu.TryLock() {
 		c.out = append(c.out, postponed...)
-		if len(c.out) > 0 {
+		if len(c.out) > 0 && !c.cut {
 			c.raw.SetWriteDeadline(time.Now().Add(closeTime))
 			c.raw.Write(c.out)
 			c.out = nil

@@ -649,3 +649,54 @@ func TestContentThatComesTooLateIsNeverTakenForCommands(t *testing.T) {
 		}
 	}
 }
+
+// cutConn is a connection whose second write is cut short.
+type cutConn struct {
+	net.Conn
+	writes         int
+	stuck, release chan struct{}
+}
+
+func (c *cutConn) Write(p []byte) (int, error) {
+	if c.writes++; c.writes != 2 {
+		return c.Conn.Write(p)
+	}
+	n, _ := c.Conn.Write(p[:5])
+	close(c.stuck)
+	<-c.release
+	return n, io.ErrShortWrite
+}
+
+// TestNothingFollowsHalfAReply is about a hook that answers while a reply that
+// was held is on its way.
+func TestNothingFollowsHalfAReply(t *testing.T) {
+	for range 50 { // a matter of which goroutine comes first
+		stuck, release := make(chan struct{}), make(chan struct{})
+		tr := newTransport(true, func() (server, client net.Conn, err error) {
+			server, client, err = connectTCP()
+			return &cutConn{Conn: server, stuck: stuck, release: release}, client, err
+		})
+		hook := decideIn(func(ctx *hookContext, cmd command) (decision, error) {
+			if cmd.Verb() != "HELP" {
+				return nil, nil
+			}
+			<-stuck
+			ctx.AfterFunc(func() { close(release) })
+			return reply{Code: 214}, nil
+		})
+		c := runScript(t, tr, &smtpproxy.Proxy{Hook: hook}, func(c net.Conn) {
+			io.WriteString(c, "220 x\r\n")
+			for b := make([]byte, 100); ; {
+				if _, err := c.Read(b); err != nil {
+					return
+				}
+				io.WriteString(c, "250 x\r\n")
+			}
+		})
+		c.send("MAIL FROM:<a@b>\r\nHELP\r\n")
+		c.expect("220")
+		if got, _ := io.ReadAll(c.r); string(got) != "250 x" {
+			t.Fatalf("got %q", got)
+		}
+	}
+}

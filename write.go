@@ -224,10 +224,14 @@ func (c *conn) send(reply []byte, hold bool) error {
 }
 
 // write sends b to the client. A reply that can't be sent ends the dialogue:
-// the next one would be taken for it.
+// the next one would be taken for it, or for its end. Its caller holds writeMu.
 func (c *conn) write(b []byte) error {
+	if c.cut {
+		return net.ErrClosed
+	}
 	_, err := c.raw.Write(b)
 	if err != nil {
+		c.cut = true
 		c.s.mu.Lock()
 		c.drop = true
 		c.s.advance(&event{kind: lost})
