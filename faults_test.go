@@ -101,10 +101,23 @@ func chat(c net.Conn, turns []turn, ahead bool) (replies []string, rest string) 
 	}
 	// It writes while it reads, since a pipe holds nothing.
 	var writing sync.WaitGroup
-	defer func() { c.Close(); writing.Wait() }()
+	defer writing.Wait()
+	defer func() { c.Close() }()
+	turnsLeft := make(chan turn, len(turns))
+	defer close(turnsLeft)
+	write := func(c net.Conn) {
+		for t := range turnsLeft {
+			if t.send != "" {
+				io.WriteString(c, t.send)
+			}
+			if t.tls {
+				return
+			}
+		}
+	}
+	writing.Go(func() { write(c) })
 	for _, t := range turns {
-		writing.Wait()
-		writing.Go(func() { io.WriteString(c, t.send) })
+		turnsLeft <- t
 		for range t.replies {
 			if !reply() {
 				return replies, rest
@@ -118,6 +131,7 @@ func chat(c net.Conn, turns []turn, ahead bool) (replies []string, rest string) 
 			}
 			c = tc
 			r.Reset(c)
+			writing.Go(func() { write(tc) })
 		}
 	}
 	for reply() {
