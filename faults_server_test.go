@@ -28,6 +28,7 @@ type reciter struct {
 	r       *bufio.Reader
 	at      int
 	misstep misstep
+	early   bool // it replies instead before it has read what it is to reply to
 	number  int
 }
 
@@ -51,19 +52,18 @@ func (s *reciter) serve() {
 			s.say("250-%d x\r\n250 CHUNKING", s.number)
 		case "AUTH":
 			s.say("334 bW9yZQ==")
-			s.r.ReadString('\n')
-			s.say("235 %d welcome", s.number)
+			s.read(func() { s.r.ReadString('\n') }, "235 %d welcome")
 		case "DATA":
 			s.say("354 %d go on", s.number)
-			for line != ".\r\n" && err == nil {
-				line, err = s.r.ReadString('\n')
-			}
-			s.say("250 %d taken", s.number)
+			s.read(func() {
+				for line != ".\r\n" && err == nil {
+					line, err = s.r.ReadString('\n')
+				}
+			}, "250 %d taken")
 		case "BDAT":
 			size := 0
 			fmt.Sscanf(line, "BDAT %d", &size)
-			io.CopyN(io.Discard, s.r, int64(size))
-			s.say("250 %d chunk", s.number)
+			s.read(func() { io.CopyN(io.Discard, s.r, int64(size)) }, "250 %d chunk")
 		case "QUIT":
 			s.say("221 %d bye", s.number)
 			return
@@ -71,6 +71,17 @@ func (s *reciter) serve() {
 			s.say("250 %d done", s.number)
 		}
 	}
+}
+
+// read reads what belongs to a command, and replies.
+func (s *reciter) read(what func(), reply string) {
+	if early := s.early && s.number == s.at; early {
+		s.say(reply, s.number)
+		what()
+		return
+	}
+	what()
+	s.say(reply, s.number)
 }
 
 func (s *reciter) say(format string, args ...any) {
@@ -89,11 +100,16 @@ func write(s *reciter, what string) bool {
 	return err == nil
 }
 
-var missteps = []struct {
+// wrong is a way to go wrong.
+type wrong struct {
 	name string
 	misstep
 	legal []int // steps where it is none, or where the replies behind it are others
-}{
+}
+
+var missteps = []wrong{
+	{"it replies before it has read", write, nil},
+	{"it refuses before it has read", func(s *reciter, _ string) bool { return write(s, "550 refused\r\n") }, []int{8, 11}},
 	{"it panics", func(*reciter, string) bool { panic("no") }, nil},
 	{"it closes early", func(*reciter, string) bool { return false }, nil},
 	{"it replies and closes", func(s *reciter, reply string) bool { write(s, reply); return false }, nil},
@@ -132,7 +148,7 @@ var recited = []turn{{send: "", replies: 1}, {send: "EHLO x\r\n", replies: 1}, {
 
 // recite plays a session and returns the replies, and the commands that reached
 // the hook.
-func recite(t *testing.T, at int, m misstep, ahead bool) (replies []string, rest string, hook *answerHelp, took time.Duration) {
+func recite(t *testing.T, at int, m wrong, ahead bool) (replies []string, rest string, hook *answerHelp, took time.Duration) {
 	hook = &answerHelp{}
 	ended := make(chan struct{})
 	tr := overPipe(t)
@@ -146,7 +162,7 @@ func recite(t *testing.T, at int, m misstep, ahead bool) (replies []string, rest
 		}
 		defer c.Close()
 		ear := &eavesdropper{hook: &hook.passLog, Conn: c}
-		(&reciter{Conn: ear, r: bufio.NewReader(ear), at: at, misstep: m}).serve()
+		(&reciter{Conn: ear, r: bufio.NewReader(ear), at: at, misstep: m.misstep, early: strings.HasSuffix(m.name, "before it has read")}).serve()
 		if ear.problem != "" {
 			t.Error(ear.problem)
 		}
@@ -165,7 +181,7 @@ func recite(t *testing.T, at int, m misstep, ahead bool) (replies []string, rest
 
 func TestAServerMayMisbehaveAtAnyStep(t *testing.T) {
 	var want []string
-	synctest.Test(t, func(t *testing.T) { want, _, _, _ = recite(t, -1, nil, false) })
+	synctest.Test(t, func(t *testing.T) { want, _, _, _ = recite(t, -1, wrong{}, false) })
 	if len(want) != 20 {
 		t.Fatalf("got %q", want)
 	}
@@ -177,7 +193,7 @@ func TestAServerMayMisbehaveAtAnyStep(t *testing.T) {
 				}
 				for _, ahead := range []bool{false, true} {
 					synctest.Test(t, func(t *testing.T) {
-						got, rest, hook, took := recite(t, at, m.misstep, ahead)
+						got, rest, hook, took := recite(t, at, m, ahead)
 						if problem := misplacedBy(m.name, got, rest, want); problem != "" {
 							t.Errorf("at step %d, ahead %t: %s\ngot  %q\nwant %q\nthe hook passed %q", at, ahead, problem, got, want, hook.passed())
 						}
