@@ -296,3 +296,41 @@ func TestABackendOfGoSMTPMayPanicAtAnyCall(t *testing.T) {
 		}
 	}
 }
+
+// A server that was told that the client is gone, and that doesn't close.
+func TestAConnectionThatTheLibraryEndsIsClosedWhateverTheServerDoes(t *testing.T) {
+	for _, tt := range []struct {
+		why string
+		p   smtpproxy.Proxy
+	}{
+		{"the hook fails", smtpproxy.Proxy{Hook: decide(func(command) (decision, error) { return nil, errTest })}},
+		{"the hook disconnects", smtpproxy.Proxy{Hook: always(reply{Disconnect: true})}},
+		{"the client is refused", smtpproxy.Proxy{MaxLineLength: 2}},
+		{"the server's reply fits no command", smtpproxy.Proxy{}},
+	} {
+		raw := make(chan *faultyConn, 1)
+		tr := newTransport(true, func() (server, client net.Conn, err error) {
+			server, client, err = connectTCP()
+			f := newFaultyConn(server, fault{}, 0)
+			raw <- f
+			return f, client, err
+		})
+		c := runScript(t, tr, &tt.p, func(c net.Conn) {
+			io.WriteString(c, "220 x\r\n")
+			for b, over := make([]byte, 100), false; !over; {
+				_, err := c.Read(b)
+				over = err != nil
+				io.WriteString(c, "354 x\r\n")
+			}
+			select {
+			case <-(<-raw).closed:
+			case <-time.After(patience):
+				t.Errorf("%s: the connection is open", tt.why)
+			}
+		})
+		c.send("NOOP\r\n")
+		c.expect("220")
+		io.Copy(io.Discard, c.r)
+		c.Close()
+	}
+}
