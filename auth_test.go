@@ -3,11 +3,13 @@ package smtpproxy_test
 import (
 	"encoding/base64"
 	"errors"
+	"fmt"
 	"io"
 	"slices"
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/emersion/go-sasl"
 	"github.com/emersion/go-smtp"
@@ -387,5 +389,35 @@ func TestAMechanismOfTheHooksOwnIsBetweenItAndTheClient(t *testing.T) {
 	}
 	if !errors.Is(failed, smtpproxy.ErrInvalidDecision) {
 		t.Errorf("Pass of the last line: %v", failed)
+	}
+}
+
+// A server that gives up an AUTH exchange without a word, as go-smtp does at its
+// deadline, takes the next line for a command, the library for a response.
+func TestALineBehindASASLExchangeThatTheServerMayHaveGivenUpIsNotPassed(t *testing.T) {
+	for name, server := range map[string]func(p *smtpproxy.Proxy) fronted{
+		"go-smtp": func(p *smtpproxy.Proxy) fronted { return behindGoSMTP(p) },
+		"strict":  func(p *smtpproxy.Proxy) fronted { return behindListener(p, servertest.Strict()) },
+	} {
+		for _, pieces := range [][]string{{"", "MAIL FROM:<evil@e>\r\n"}, {"MAIL FROM", ":<evil@e>\r\n"}} {
+			bubble(t, fmt.Sprintf("%s, %q", name, pieces), func(t *testing.T) {
+				s := server(&smtpproxy.Proxy{Hook: &passLog{}})
+				c := patientPeer(t, s)
+				c.expect("220")
+				c.ask("EHLO x", "250")
+				c.ask("AUTH PLAIN", "334")
+				c.send(pieces[0])
+				time.Sleep(15 * time.Second) // the server's deadline is 10
+				c.send(pieces[1])
+				for _, line := range c.diary() {
+					if strings.Contains(line, `"2`) {
+						t.Errorf("the client got %s", line)
+					}
+				}
+				if commands := s.Commands(); slices.Contains(commands, "MAIL evil@e") {
+					t.Errorf("unseen by the hook, the server executed %q", commands)
+				}
+			})
+		}
 	}
 }

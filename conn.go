@@ -47,12 +47,17 @@ type conn struct {
 	partial []byte // a reply that the server hasn't finished
 	broken  bool   // what the server writes is no dialogue any more
 	out     []byte // replies held back, in a buffer of the pool
+	cut     bool   // a reply couldn't be sent, or not as a whole
 	timer   *time.Timer
 	ticking bool // timer runs
 	greeted bool // the server has
 
 	more  atomic.Bool // in holds another whole line
 	holds atomic.Bool // out holds something
+
+	// givenUp tells that a Read has failed, and the server has written
+	// nothing since, or nothing but replies to content.
+	givenUp atomic.Bool
 
 	// Guarded by s.mu, since they change together with the session:
 	content wire.Content // also used without s.mu, by Read
@@ -164,7 +169,7 @@ func (c *conn) Close() error {
 	c.s.mu.Unlock()
 	if c.writeMu.TryLock() {
 		c.out = append(c.out, postponed...)
-		if len(c.out) > 0 {
+		if len(c.out) > 0 && !c.cut {
 			c.raw.SetWriteDeadline(time.Now().Add(closeTime))
 			c.raw.Write(c.out)
 			c.out = nil

@@ -72,11 +72,14 @@ func (c *Context) standard() context.Context {
 	return c.std
 }
 
-// begin makes the Context one for a call with the given parent.
+// begin makes the Context one for a call with the given parent. What a hook has
+// made from it since the call before, which it must not, is done, and not of
+// this one.
 func (c *Context) begin(parent context.Context) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.parent, c.over = parent, false
+	c.std, c.cancel = nil, nil
 }
 
 // end makes the Context done. It reports whether nobody can still hold

@@ -1,6 +1,7 @@
 package smtpproxy
 
 import (
+	"crypto/tls"
 	"errors"
 	"net"
 	"os"
@@ -109,7 +110,11 @@ func (c *conn) armRead() error {
 		return nil
 	}
 	c.reads.armed = want
-	return c.raw.SetReadDeadline(want)
+	err := c.raw.SetReadDeadline(want)
+	if err != nil {
+		c.givenUp.Store(true) // as good as a Read that fails
+	}
+	return err
 }
 
 // armWrite is armRead for writing. TLS doesn't survive a write that has met its
@@ -186,7 +191,15 @@ func (c *conn) kick() {
 	c.deadlineMu.Lock()
 	defer c.deadlineMu.Unlock()
 	c.kicked = true
-	c.armRead()
+	if c.armRead() == nil {
+		return
+	}
+	// Then only this ends it.
+	if tc, ok := c.raw.(*tls.Conn); ok {
+		tc.NetConn().Close() // without an alert that could block
+	} else {
+		c.raw.Close()
+	}
 }
 
 func (c *conn) unkick() {

@@ -530,7 +530,8 @@ func TestNothingFollowsASessionThatHasEndedWhileTheHookWasAsked(t *testing.T) {
 	}{
 		{"the server has closed", func(c net.Conn) { c.Close() }, ""},
 		{"the server has taken its leave", write("421 bye\r\n"), "421 bye\r\n"},
-		{"the server has written what nobody waits for", write("250 x\r\n"), "250 x\r\n"},
+		{"the server has refused what nobody waits for", write("500 x\r\n"), "500 x\r\n"},
+		{"the server has accepted what nobody waits for", write("250 x\r\n"), lost},
 		{"the server has written nonsense", write("x\r\n"), lost},
 	} {
 		for _, d := range []decision{pass{}, reply{}} {

@@ -507,3 +507,25 @@ func TestAPanicOfTransportIDGivesNone(t *testing.T) {
 		t.Errorf("recipients %v", r)
 	}
 }
+
+// TestAContextThatAHookHasKeptDoesNotEndTheNextOne is about a hook that uses it
+// after the call, which it must not.
+func TestAContextThatAHookHasKeptDoesNotEndTheNextOne(t *testing.T) {
+	var kept *hookContext
+	s := (&smtpproxy.Proxy{Hook: decideIn(func(ctx *hookContext, cmd command) (decision, error) {
+		kept = ctx
+		if cmd.Verb() == "RSET" {
+			return nil, ctx.Err()
+		}
+		return nil, nil
+	})}).NewSession(connection{})
+	for _, line := range []string{"NOOP", "RSET", "NOOP", "RSET"} {
+		if d := s.Command(context.Background(), line); d != (pass{Command: line}) {
+			t.Errorf("%s: the context is done: %v", line, d)
+		}
+		s.Replied(250)
+		if kept.Err() == nil {
+			t.Errorf("%s: behind the call, the context isn't done", line)
+		}
+	}
+}

@@ -155,6 +155,24 @@ func (s *Session) advanceTLS(t *TLS) {
 	}
 }
 
+// asksFor tells whether an intermediate reply is one to the command that the
+// server has: it asks for content (RFC 5321 section 4.1.1.4), or for a line of a
+// SASL exchange (RFC 4954 section 4). Where the library doesn't stand in front of
+// the server, that knows what it does.
+func (s *Session) asksFor(code int) bool {
+	switch {
+	case !s.relay:
+		return true
+	case s.phase != phaseReply:
+		return false
+	case code == 354:
+		return s.pending.verb == "DATA"
+	case code == 334:
+		return s.pending.verb == "AUTH"
+	}
+	return true
+}
+
 // advanceReply is the part of advance for the server's replies. Replies are
 // matched to commands by counting (RFC 2920 section 3.1).
 func (s *Session) advanceReply(e *event) verdict {
@@ -169,9 +187,18 @@ func (s *Session) advanceReply(e *event) verdict {
 		return postpone
 	case e.code == 421 || was == phaseCommand || was == phaseSASL || was == phaseOwn:
 		// The server closes (RFC 5321 section 3.8), or nobody waits for
-		// the reply: either way it is the last.
+		// the reply: either way it is the last. The client may take it for
+		// that to a command which the server will never see, so it must not
+		// be a positive one.
 		s.setPhase(phaseOver)
+		if e.code < 400 {
+			return breakStep
+		}
 		return forward
+	case e.code/100 == 3 && !s.asksFor(e.code):
+		// What the client sends next would go past the hook.
+		s.setPhase(phaseOver)
+		return breakStep
 	case was == phaseGreeting:
 		// RFC 5321 section 3.1: with 554, too, a dialogue follows.
 		s.setPhase(phaseCommand)

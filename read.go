@@ -45,7 +45,21 @@ func (c *conn) Read(p []byte) (n int, err error) {
 	}()
 	n, err = c.bring(p)
 	returned = true
+	if err != nil {
+		c.fail()
+	}
 	return n, err
+}
+
+// fail notes that a Read has failed. A server may give up what it was about then,
+// and read commands next.
+func (c *conn) fail() {
+	c.givenUp.Store(true)
+	c.s.mu.Lock()
+	defer c.s.mu.Unlock()
+	if c.flowing && !c.refused {
+		c.refuseContent()
+	}
 }
 
 // bring is Read, for one caller at a time.
@@ -141,6 +155,11 @@ func (c *conn) turn(begins bool) turn {
 // bringCommand takes the client's line to the hook, and to the server what the
 // hook passes. It returns 0 if there was nothing for the server.
 func (c *conn) bringCommand(p []byte, line string) int {
+	if c.isDoubtful() {
+		c.s.logLostStep("response in a SASL exchange that the server may have given up")
+		c.hangUp(failureReply)
+		return 0
+	}
 	c.pause()
 	var d decision
 	c.s.decide(c.s.ctx, line, c.in.len() > 0, &d)
@@ -173,6 +192,18 @@ func (c *conn) bringReply(p []byte, line string, d *decision) int {
 		return c.hand(p, "*", 0)
 	}
 	return 0
+}
+
+// isDoubtful tells whether the server may take a SASL response for a command,
+// which the hook wasn't shown: go-smtp gives an exchange up without a reply if it
+// can't read the response in time, and then reads commands.
+func (c *conn) isDoubtful() bool {
+	if !c.givenUp.Load() {
+		return false
+	}
+	c.s.mu.Lock()
+	defer c.s.mu.Unlock()
+	return c.s.phase == phaseSASL
 }
 
 // answer sends the hook's or the library's reply to a command.

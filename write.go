@@ -98,6 +98,9 @@ func (c *conn) take(code int, reply []byte, early bool) (verdict, []byte) {
 	if !slices.Equal(offer, lines) {
 		reply = wire.AppendReply(nil, code, offer)
 	}
+	if was != phaseContent && c.givenUp.Load() {
+		c.givenUp.Store(false)
+	}
 	switch {
 	case was == phaseContent:
 		c.replyToContent(code, lmtp)
@@ -152,6 +155,9 @@ func (c *conn) replyToContent(code int, lmtp bool) {
 		// An LMTP server may reply early. So whether this was the end, its
 		// reply doesn't tell.
 		c.ambiguousEnd()
+	case c.givenUp.Load():
+		// It didn't get the content in time, say.
+		c.refuseContent()
 	case c.taken:
 		c.flowing = true
 	case lmtp && c.isRead():
@@ -235,10 +241,14 @@ func (c *conn) send(reply []byte, hold bool) error {
 }
 
 // write sends b to the client. A reply that can't be sent ends the dialogue:
-// the next one would be taken for it.
+// the next one would be taken for it, or for its end. Its caller holds writeMu.
 func (c *conn) write(b []byte) error {
+	if c.cut {
+		return net.ErrClosed
+	}
 	_, err := (*toClient)(c).Write(b)
 	if err != nil {
+		c.cut = true
 		c.s.mu.Lock()
 		c.drop = true
 		c.s.advance(&event{kind: lost})
