@@ -40,7 +40,7 @@ func parseRcpt(args string) (addr Address, mailbox string, params Params, ok boo
 // it, or nothing if args does not start with it or has octets that no path and
 // no parameter may hold.
 func afterKeyword(args, keyword string) string {
-	if !utf8.ValidString(args) || strings.ContainsFunc(args, isControl) {
+	if !isText(args) {
 		return ""
 	}
 	args = strings.Trim(args, " \t")
@@ -62,9 +62,11 @@ func parsePath(s string) (addr Address, mailbox string, params Params, ok bool) 
 	domain, rest, okDomain := cutDomain(rest)
 	mailbox = start[:len(start)-len(rest)]
 
-	okEnd := !strings.ContainsFunc(mailbox, isForeignSpace)
+	var okEnd bool
 	if bracketed {
 		rest, okEnd = strings.CutPrefix(rest, ">")
+	} else {
+		okEnd = !strings.ContainsFunc(mailbox, isForeignSpace)
 	}
 	if !okRoute || !okLocal || !okAt || !okDomain || !okEnd {
 		return Address{}, "", Params{}, false
@@ -162,17 +164,15 @@ func cutDomain(s string) (domain, rest string, ok bool) {
 // isDomain reports whether s is a Domain (RFC 5321 section 4.1.2, RFC 6531
 // section 3.3). Underscores and hyphens may stand anywhere in a label, as they
 // do in real life.
-func isDomain(s string) bool { return isDotted(s, isNotLabel) }
+func isDomain(s string) bool { return isDotted(s, &inLabel, isInULabel) }
 
-// isNotLabel reports whether r is in no label. A U-label consists of letters,
-// marks and digits, and of the CONTEXTJ and CONTEXTO characters of RFC 5892
-// appendix A. Ideographic full stops are out, since some take them for dots.
-func isNotLabel(r rune) bool {
-	if r < utf8.RuneSelf {
-		return isNotLDH(r) && r != '_'
-	}
-	return !unicode.In(r, unicode.L, unicode.M, unicode.Nd) &&
-		!strings.ContainsRune("\u00b7\u0375\u05f3\u05f4\u200c\u200d\u30fb", r)
+// isInULabel reports whether a rune beyond ASCII may stand in a label. A U-label
+// consists of letters, marks and digits, and of the CONTEXTJ and CONTEXTO
+// characters of RFC 5892 appendix A. Ideographic full stops are out, since some
+// take them for dots.
+func isInULabel(r rune) bool {
+	return unicode.In(r, unicode.L, unicode.M, unicode.Nd) ||
+		strings.ContainsRune("\u00b7\u0375\u05f3\u05f4\u200c\u200d\u30fb", r)
 }
 
 // isAddressLiteral reports whether s may stand between the brackets of an
@@ -201,10 +201,8 @@ func isNotDcontent(r rune) bool { return r < '!' || r > '~' || strings.ContainsR
 // isDotString reports whether s is a Dot-string (RFC 5321 section 4.1.2, its
 // atext extended by UTF8-non-ascii, RFC 6531 section 3.3): a local part that
 // needs no quotes.
-func isDotString(s string) bool { return isDotted(s, isNotAtext) && utf8.ValidString(s) }
-
-func isNotAtext(r rune) bool {
-	return r < utf8.RuneSelf && !isLetDig(r) && !strings.ContainsRune("!#$%&'*+-/=?^_`{|}~", r)
+func isDotString(s string) bool {
+	return isDotted(s, &inAtom, func(rune) bool { return true })
 }
 
 // quoteLocalpart writes s as a Quoted-string (RFC 5321 section 4.1.2).
@@ -212,15 +210,55 @@ func quoteLocalpart(s string) string {
 	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(s) + `"`
 }
 
-// isDotted reports whether s is one or more parts with dots between them, none
-// of them empty and none with a character that is not allowed.
-func isDotted(s string, notAllowed func(rune) bool) bool {
-	for part := range strings.SplitSeq(s, ".") {
-		if part == "" || strings.ContainsFunc(part, notAllowed) {
-			return false
-		}
+// An asciiSet has the octets below 0x80 that may stand somewhere.
+type asciiSet [utf8.RuneSelf]bool
+
+var (
+	inLabel = setOf(letters + digits + "-_")
+	inAtom  = setOf(letters + digits + "!#$%&'*+-/=?^_`{|}~")
+)
+
+const (
+	letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+	digits  = "0123456789"
+)
+
+func setOf(chars string) (set asciiSet) {
+	for _, c := range []byte(chars) {
+		set[c] = true
 	}
-	return true
+	return set
+}
+
+// isDotted reports whether s is one or more parts with dots between them, none
+// of them empty and none with an octet or a rune that is not allowed.
+func isDotted(s string, ascii *asciiSet, beyond func(rune) bool) bool {
+	empty := true
+	for i := 0; i < len(s); {
+		c := s[i]
+		switch {
+		case c == '.':
+			if empty {
+				return false
+			}
+			empty = true
+			i++
+			continue
+		case c < utf8.RuneSelf:
+			if !ascii[c] {
+				return false
+			}
+			i++
+		default:
+			r, n := utf8.DecodeRuneInString(s[i:])
+			if r == utf8.RuneError && n == 1 || !beyond(r) {
+				return false
+			}
+			i += n
+		}
+		empty = false
+	}
+	return !empty
 }
 
 func isLetDig(r rune) bool {
@@ -229,8 +267,22 @@ func isLetDig(r rune) bool {
 
 func isSpace(r rune) bool { return r == ' ' || r == '\t' }
 
-// isControl leaves out the tab, which some clients send for a space.
-func isControl(r rune) bool { return unicode.IsControl(r) && r != '\t' }
+// isText reports whether s is valid UTF-8 without control characters. A tab is
+// none of them, since some clients send it for a space.
+func isText(s string) bool {
+	for i := range len(s) {
+		switch c := s[i]; {
+		case c >= utf8.RuneSelf:
+			return utf8.ValidString(s[i:]) && indexControl(s[i:]) < 0 && !strings.ContainsFunc(s[i:], isC1)
+		case c < ' ' && c != '\t' || c == 0x7f:
+			return false
+		}
+	}
+	return true
+}
+
+// isC1 reports whether r is a control character beyond ASCII.
+func isC1(r rune) bool { return r >= utf8.RuneSelf && unicode.IsControl(r) }
 
 // isForeignSpace reports whether r is white space outside ASCII. Some servers
 // trim it and split at it, so outside angle brackets nobody can tell what it
@@ -247,12 +299,11 @@ func lowerASCII(s string) string { return mapASCII(s, lower) }
 func mapASCII(s string, f func(byte) byte) string {
 	for i := range len(s) {
 		if f(s[i]) != s[i] {
-			var b strings.Builder
-			b.Grow(len(s))
-			for j := range len(s) {
-				b.WriteByte(f(s[j]))
+			b := []byte(s)
+			for j := range b {
+				b[j] = f(b[j])
 			}
-			return b.String()
+			return string(b)
 		}
 	}
 	return s
