@@ -7,6 +7,7 @@ import (
 	"go/token"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -79,13 +80,35 @@ func TestEveryAdversarialCaseIsHeldByADialogueOrATest(t *testing.T) {
 	}
 }
 
-// testNames returns the names of the tests in this directory.
+func TestEveryTestThatTheSecurityPolicyNamesExists(t *testing.T) {
+	policy, err := os.ReadFile("SECURITY.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	tests := testNames(t)
+	named := regexp.MustCompile("`((Test|Fuzz)[A-Za-z0-9]+)`").FindAllStringSubmatch(string(policy), -1)
+	if len(named) < 30 {
+		t.Errorf("it names %d tests", len(named))
+	}
+	for _, m := range named {
+		if !tests[m[1]] {
+			t.Errorf("there is no %s", m[1])
+		}
+	}
+}
+
+// testNames returns the names of the tests and fuzz targets of this module.
 func testNames(t *testing.T) map[string]bool {
 	t.Helper()
 	files, err := filepath.Glob("*_test.go")
 	if err != nil {
 		t.Fatal(err)
 	}
+	inner, err := filepath.Glob("internal/*/*_test.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	files = append(files, inner...)
 	names := make(map[string]bool)
 	for _, file := range files {
 		source, err := os.ReadFile(file)
@@ -97,7 +120,8 @@ func testNames(t *testing.T) map[string]bool {
 			t.Fatal(err)
 		}
 		for _, d := range f.Decls {
-			if d, ok := d.(*ast.FuncDecl); ok && d.Recv == nil && strings.HasPrefix(d.Name.Name, "Test") {
+			if d, ok := d.(*ast.FuncDecl); ok && d.Recv == nil &&
+				(strings.HasPrefix(d.Name.Name, "Test") || strings.HasPrefix(d.Name.Name, "Fuzz")) {
 				names[d.Name.Name] = true
 			}
 		}

@@ -76,7 +76,7 @@ func TestTheGoCodeInTheREADMEIsCompiled(t *testing.T) {
 func TestTheFilesThatTheDocumentsLinkToExist(t *testing.T) {
 	code := regexp.MustCompile("`[^`]*`")
 	link := regexp.MustCompile(`\]\(([^)#:]+)(?:#[^)]*)?\)`)
-	for _, name := range []string{"README.md", "CONTRIBUTING.md", "CHANGELOG.md"} {
+	for _, name := range []string{"README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"} {
 		text, err := os.ReadFile(name)
 		if err != nil {
 			t.Fatal(err)
