@@ -47,15 +47,15 @@ func (s *Session) endCall(c *Context, q *call) {
 
 // conclude makes d of what the call of the hook came to.
 func (s *Session) conclude(c *Context, q *call, d *decision, hooks Decision, failure *Failure) {
-	q.returned = true
 	if failure == nil {
-		err := s.check(hooks, q, d)
-		if err == nil {
-			return
+		if err := s.check(hooks, q, d); err != nil {
+			failure = &Failure{Err: err}
 		}
-		failure = &Failure{Err: err}
 	}
-	s.failed(c, q, d, failure)
+	if failure != nil {
+		s.failed(c, q, d, failure)
+	}
+	q.returned = true
 }
 
 // callHook calls the hook with what it may see.
@@ -70,6 +70,7 @@ func callHook(h Hook, c *Context, q *call) (Decision, error) {
 
 // failed makes d the decision about a command that the hook failed at.
 func (s *Session) failed(c *Context, q *call, d *decision, failure *Failure) {
+	*d = decision{} // the check may have left something
 	failure.Command = q.cmd
 	s.logFailure(*failure)
 	if f := s.cfg.OnFailure; f != nil {
@@ -230,7 +231,7 @@ func (s *Session) logFailure(f Failure) {
 		return
 	}
 	attrs := []slog.Attr{
-		slog.String("connection", s.conn.ID),
+		slog.String("connection", s.id),
 		slog.Any("command", f.Command),
 		// fmt bears with an Error method that panics, as that of a nil
 		// pointer in an error may: this is within the server's Read.
@@ -247,7 +248,7 @@ func (s *Session) logLostStep(what string) {
 		return
 	}
 	s.cfg.Logger.LogAttrs(context.Background(), slog.LevelWarn, "smtpproxy: connection ended",
-		slog.String("connection", s.conn.ID), slog.String("reason", what))
+		slog.String("connection", s.id), slog.String("reason", what))
 }
 
 // scrub masks in the text of a hook's error what the command masks: the words

@@ -73,6 +73,7 @@ type conn struct {
 	chunk   int64 // octets of a BDAT chunk that the server hasn't got
 	drop    bool  // the library ends the connection
 	waiting bool  // Read waits for a reply
+	ahead   bool  // and reads ahead meanwhile
 	// undecided is there while it isn't known whether the server reads on
 	// after it has refused a message before its end.
 	undecided chan struct{}
@@ -139,6 +140,7 @@ func newConn(raw net.Conn, l *listener) *conn {
 		raw = tls.Server(raw, config)
 	}
 	c := &conn{raw: raw, s: s, l: l}
+	c.reads.resumes, c.writes.resumes = resumes(raw)
 	_, isTLS := raw.(*tls.Conn)
 	c.shaken.Store(!isTLS)
 	return c
@@ -205,5 +207,7 @@ func (c *conn) notify() {
 	}
 	c.waiting = false
 	close(c.wake)
-	c.kick()
+	if c.ahead {
+		c.kick()
+	}
 }

@@ -17,13 +17,16 @@ import (
 // It costs more to give a socket a deadline than to read a command. So a
 // deadline that only moves to later stays where it is until it passes; then the
 // socket gets the new one, and goes on. (100 pipelined RSET take a fifth less
-// time for it.)
+// time for it.) That is for sockets; other connections, and TLS where it can't go
+// on after a deadline, always get the true one.
 
 // timing is the time for one direction.
 type timing struct {
 	at    time.Time     // the server's deadline; zero: none
 	after time.Duration // what was left when it was set
 	armed time.Time     // raw's: not later than what is wanted, but maybe earlier
+	// resumes tells that the direction can go on after a deadline.
+	resumes bool
 }
 
 // late tells whether raw's deadline is later than the one wanted.
@@ -65,7 +68,11 @@ func (c *conn) SetReadDeadline(t time.Time) error {
 		close(c.moved)
 		c.moved = nil
 	}
-	return c.armRead()
+	err := c.armRead()
+	if err != nil {
+		c.givenUp.Store(true) // as good as a Read that fails
+	}
+	return err
 }
 
 // SetWriteDeadline implements net.Conn. For replies that the server didn't
@@ -77,13 +84,7 @@ func (c *conn) SetWriteDeadline(t time.Time) error {
 	c.deadlineMu.Lock()
 	defer c.deadlineMu.Unlock()
 	c.writes.at, c.writes.after = t, 0
-	switch {
-	case t.IsZero():
-	case c.paused:
-		// This saves a look at the clock. It is too long by what the hook
-		// and the server have taken for the command, which does no harm.
-		c.writes.after = t.Sub(c.reads.at) + c.left
-	default:
+	if !t.IsZero() {
 		c.writes.after = time.Until(t)
 	}
 	return c.armWrite()
@@ -102,39 +103,41 @@ func (c *conn) wantedRead() time.Time {
 	}
 }
 
-// armRead gives raw the read deadline, if raw's is too late. Its caller holds
-// deadlineMu.
+// armRead gives raw the read deadline, if raw's is too late, or if it has to be
+// the true one. Its caller holds deadlineMu.
 func (c *conn) armRead() error {
 	want := c.wantedRead()
-	if !c.reads.late(want) || c.gone.Load() {
+	if !c.reads.late(want) && (c.reads.resumes && c.shaken.Load() || want.Equal(c.reads.armed)) || c.gone.Load() {
 		return nil
 	}
-	c.reads.armed = want
 	err := c.raw.SetReadDeadline(want)
-	if err != nil {
-		c.givenUp.Store(true) // as good as a Read that fails
+	if err == nil {
+		c.reads.armed = want
 	}
 	return err
 }
 
-// armWrite is armRead for writing. TLS doesn't survive a write that has met its
-// deadline, and who knows what else doesn't: there it is always the true one.
+// armWrite is armRead for writing.
 func (c *conn) armWrite() error {
 	want := c.writes.at
-	if !c.writes.late(want) && (c.resumes() || want.Equal(c.writes.armed)) || c.gone.Load() {
+	if !c.writes.late(want) && (c.writes.resumes || want.Equal(c.writes.armed)) || c.gone.Load() {
 		return nil
 	}
 	c.writes.armed = want
 	return c.raw.SetWriteDeadline(want)
 }
 
-// resumes tells whether a write can go on after its deadline.
-func (c *conn) resumes() bool {
-	switch c.raw.(type) {
+// resumes tells whether reading from a connection, and writing to it, can go on
+// after a deadline. Of sockets that is known. TLS reads on, but doesn't survive a
+// write that has met its deadline.
+func resumes(raw net.Conn) (reads, writes bool) {
+	switch raw := raw.(type) {
 	case *net.TCPConn, *net.UnixConn:
-		return true
+		return true, true
+	case *tls.Conn:
+		reads, _ = resumes(raw.NetConn())
 	}
-	return false
+	return reads, false
 }
 
 // armBoth gives raw the true deadlines, for what can't go on after them.
@@ -152,7 +155,11 @@ func (c *conn) armBoth() {
 func (c *conn) pause() {
 	c.deadlineMu.Lock()
 	defer c.deadlineMu.Unlock()
-	if c.reads.after > 0 { // else there is none, or one that is meant to interrupt
+	switch {
+	case c.reads.after <= 0: // there is none, or one that is meant to interrupt
+	case c.paused: // since a command before
+		c.reads.at = time.Now().Add(c.left)
+	default:
 		c.paused, c.left = true, time.Until(c.reads.at)
 	}
 }
@@ -165,6 +172,7 @@ func (c *conn) resume() {
 		c.paused = false
 		c.reads.at = time.Now().Add(c.left)
 	}
+	c.armRead() // if it fails, so will the read
 }
 
 // renewRead gives the server's read deadline its full time from now on.
@@ -184,6 +192,18 @@ func (c *conn) readDeadlineChange() (time.Time, <-chan struct{}) {
 		c.moved = make(chan struct{})
 	}
 	return c.reads.at, c.moved
+}
+
+// takesDeadlines tells whether raw has read deadlines, as every net.Conn should.
+func (c *conn) takesDeadlines() bool {
+	c.deadlineMu.Lock()
+	defer c.deadlineMu.Unlock()
+	want := c.wantedRead()
+	if c.raw.SetReadDeadline(want) != nil {
+		return false
+	}
+	c.reads.armed = want
+	return true
 }
 
 // kick ends a read from the client, and each further one, until unkick.
@@ -229,13 +249,23 @@ func (f *fromClient) Read(p []byte) (n int, err error) {
 	c := (*conn)(f)
 	c.resume()
 	n, err = c.raw.Read(p)
-	for n == 0 && errors.Is(err, os.ErrDeadlineExceeded) {
+	for isTimeout(err) {
+		if n > 0 {
+			return n, nil // the next Read meets it again
+		}
 		if err = c.rearmRead(err); err != nil {
 			return 0, err
 		}
 		n, err = c.raw.Read(p)
 	}
 	return n, err
+}
+
+// isTimeout tells whether err is that of a deadline: not every net.Conn has
+// os.ErrDeadlineExceeded for it.
+func isTimeout(err error) bool {
+	var t net.Error
+	return err != nil && (errors.Is(err, os.ErrDeadlineExceeded) || errors.As(err, &t) && t.Timeout())
 }
 
 // rearmRead gives raw the true read deadline, if there's time left, and else
@@ -245,12 +275,14 @@ func (c *conn) rearmRead(err error) error {
 	defer c.deadlineMu.Unlock()
 	want := c.wantedRead()
 	switch {
+	case c.reads.armed.IsZero() || time.Now().Before(c.reads.armed):
+		return err // of its own accord
 	case c.reads.early(want):
 		return c.raw.SetReadDeadline(want)
 	case !c.bound.IsZero() && want.Equal(c.bound):
 		return errTooSlow
 	}
-	return err
+	return os.ErrDeadlineExceeded
 }
 
 // early tells whether raw's deadline has passed before the one wanted, which it
@@ -303,7 +335,15 @@ func (t *toClient) Write(p []byte) (n int, err error) {
 func (c *conn) rearmWrite() bool {
 	c.deadlineMu.Lock()
 	defer c.deadlineMu.Unlock()
-	return c.resumes() && c.writes.early(c.writes.at) && c.raw.SetWriteDeadline(c.writes.at) == nil
+	return c.writes.resumes && c.writes.early(c.writes.at) && c.raw.SetWriteDeadline(c.writes.at) == nil
+}
+
+// limitRead gives the last reads from raw, beneath fromClient, that much time.
+func (c *conn) limitRead(d time.Duration) {
+	c.deadlineMu.Lock()
+	defer c.deadlineMu.Unlock()
+	c.reads.armed = time.Now().Add(d)
+	c.raw.SetReadDeadline(c.reads.armed)
 }
 
 // limitWrite interrupts a write under way when d is over, and gives later ones

@@ -529,3 +529,31 @@ func TestAContextThatAHookHasKeptDoesNotEndTheNextOne(t *testing.T) {
 		}
 	}
 }
+
+// What is invalid about a decision must not be left in the one that takes its
+// place.
+func TestOnFailureMayPassWhatTheHookHasRepliedToInVain(t *testing.T) {
+	for _, r := range []reply{{Code: 354}, {Code: 250, Lines: []string{"x\r\n250 y"}}} {
+		p := &smtpproxy.Proxy{Hook: always(r), OnFailure: func(*hookContext, smtpproxy.Failure) decision { return pass{} }}
+		if d, ok := p.NewSession(connection{}).Command(t.Context(), "NOOP").(pass); !ok || d.Command != "NOOP" {
+			t.Errorf("%+v: %+v, passed: %v", r, d, ok)
+		}
+	}
+}
+
+func TestAnOnFailureThatEndsItsGoroutineEndsTheSession(t *testing.T) {
+	p := &smtpproxy.Proxy{Hook: always(reply{Code: 99}), OnFailure: func(*hookContext, smtpproxy.Failure) decision {
+		runtime.Goexit()
+		return nil
+	}}
+	s := p.NewSession(connection{})
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		s.Command(context.Background(), "NOOP")
+	}()
+	<-done
+	if s.Context().Err() == nil {
+		t.Error("the session goes on")
+	}
+}

@@ -1,7 +1,6 @@
 package smtpproxy_test
 
 import (
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -14,46 +13,6 @@ import (
 )
 
 // This file has what goes wrong when something comes too late, or half.
-
-// withoutDeadlines is a connection that knows none.
-type withoutDeadlines struct {
-	net.Conn
-	octets int           // that are to be read
-	waits  chan struct{} // closed when more is waited for
-}
-
-func (c *withoutDeadlines) Read(p []byte) (int, error) {
-	if c.octets == 0 {
-		close(c.waits)
-	}
-	n, err := c.Conn.Read(p)
-	c.octets -= n
-	return n, err
-}
-
-func (*withoutDeadlines) SetDeadline(time.Time) error      { return errors.ErrUnsupported }
-func (*withoutDeadlines) SetReadDeadline(time.Time) error  { return errors.ErrUnsupported }
-func (*withoutDeadlines) SetWriteDeadline(time.Time) error { return errors.ErrUnsupported }
-
-func TestAReadThatNoReplyCanWakeEndsTheConnection(t *testing.T) {
-	const ahead = "NOOP\r\nNOOP\r\n"
-	waits := make(chan struct{})
-	tr := newTransport(true, func() (server, client net.Conn, err error) {
-		server, client, err = connectTCP()
-		return &withoutDeadlines{server, len(ahead), waits}, client, err
-	})
-	c := runScript(t, tr, &smtpproxy.Proxy{}, func(c net.Conn) {
-		lines := readAhead(c)
-		<-waits
-		io.WriteString(c, "220 x\r\n")
-		for range lines {
-			io.WriteString(c, "250 x\r\n")
-		}
-	})
-	c.send(ahead)
-	c.expect("220")
-	c.expectEnd()
-}
 
 // TestContentThatComesTooLateIsNeverTakenForCommands is about servers that give
 // a message up at their deadline, and read commands then.

@@ -2,11 +2,9 @@ package smtpproxy_test
 
 import (
 	"bytes"
-	"fmt"
 	"io"
 	"net"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -144,51 +142,6 @@ func TestTheTimeOfTheServerIsNotTheClients(t *testing.T) {
 		c.send(line + strings.Repeat("x", 1000))
 		c.expect("220", "250", "250", "354")
 		c.expectEnd()
-	})
-}
-
-// countSets counts how often the socket gets a read deadline.
-type countSets struct {
-	net.Conn
-	n atomic.Int64
-}
-
-func (c *countSets) SetReadDeadline(at time.Time) error {
-	c.n.Add(1)
-	return c.Conn.SetReadDeadline(at)
-}
-
-func TestADeadlineThatMovesOnIsLeftToTheSocketUntilItPasses(t *testing.T) {
-	bubble(t, "", func(t *testing.T) {
-		counted := new(countSets)
-		tr := newTransport(false, func() (server, client net.Conn, err error) {
-			counted.Conn, client = net.Pipe()
-			return counted, client, nil
-		})
-		c := runScript(t, tr, &smtpproxy.Proxy{}, func(c net.Conn) {
-			io.WriteString(c, "220 x\r\n")
-			b := make([]byte, 100)
-			for {
-				c.SetReadDeadline(time.Now().Add(time.Minute))
-				if _, err := c.Read(b); err != nil {
-					fmt.Fprintf(c, "421 %v\r\n", err)
-					return
-				}
-				io.WriteString(c, "250 x\r\n")
-			}
-		})
-		c.SetDeadline(time.Time{})
-		c.expect("220")
-		for range 100 {
-			time.Sleep(10 * time.Second)
-			c.ask("NOOP", "250")
-		}
-		if n := counted.n.Load(); n > 25 {
-			t.Errorf("the socket got %d deadlines for 100 of the server's", n)
-		}
-		if got := c.diary(); !strings.HasPrefix(got[0], `1m0s "421 `) {
-			t.Errorf("after the last command: %q", got)
-		}
 	})
 }
 

@@ -505,15 +505,16 @@ func (c *conn) discard() error {
 // awaitReply waits until the server has replied, which takes another goroutine
 // than this one. Meanwhile it reads ahead, to notice when the client goes.
 func (c *conn) awaitReply() error {
+	ahead := c.takesDeadlines() // else nothing could end the wait
 	c.s.mu.Lock()
 	if p := c.s.phase; c.closed.Load() || p != phaseReply && p != phaseContent && p != phaseGreeting {
 		c.s.mu.Unlock()
 		return nil
 	}
-	c.waiting, c.wake = true, make(chan struct{})
+	c.waiting, c.wake, c.ahead = true, make(chan struct{}), ahead
 	wake := c.wake
 	c.s.mu.Unlock()
-	err := c.watch(wake)
+	err := c.watch(wake, ahead)
 	c.s.mu.Lock()
 	c.waiting = false
 	c.s.mu.Unlock()
@@ -522,11 +523,11 @@ func (c *conn) awaitReply() error {
 }
 
 // watch returns when wake is closed, when the server's deadline has passed, or
-// when the client is gone.
-func (c *conn) watch(wake chan struct{}) error {
+// when the client is gone, which it notices if it may read ahead.
+func (c *conn) watch(wake chan struct{}, ahead bool) error {
 	c.flush()
 	c.resume()
-	for c.inErr == nil && c.in.len() < c.s.cfg.readAhead {
+	for ahead && c.inErr == nil && c.in.len() < c.s.cfg.readAhead {
 		c.in.reserve(min(c.in.len()+512, c.s.cfg.readAhead))
 		c.inErr = c.in.fill((*fromClient)(c), c.s.cfg.readAhead)
 		select {
@@ -600,6 +601,6 @@ func (c *conn) linger(d time.Duration, limit int64) {
 	if err != nil {
 		return
 	}
-	c.raw.SetReadDeadline(time.Now().Add(d))
+	c.limitRead(d)
 	io.CopyN(io.Discard, c.raw, limit)
 }

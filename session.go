@@ -31,6 +31,7 @@ import (
 // other methods may be called at any time by any goroutine.
 type Session struct {
 	cfg   *config
+	id    string   // the connection's
 	relay bool     // the library stands in front of the server
 	ctx   *Context // of the whole session
 	spare *Context // made for the next call of the hook, if any
@@ -119,7 +120,7 @@ func newSession(cfg *config, conn Connection, txn Transaction) *Session {
 	if conn.ServerID == "" {
 		conn.ServerID = cfg.ServerID
 	}
-	s := &Session{cfg: cfg, conn: &conn, txn: txn, lmtp: conn.HELO.Verb == "LHLO"}
+	s := &Session{cfg: cfg, id: conn.ID, conn: &conn, txn: txn, lmtp: conn.HELO.Verb == "LHLO"}
 	s.ctx = &Context{parent: context.Background(), state: &s.state}
 	if cfg.LookupPTR && conn.RemotePTR == "" && conn.RemoteIP.IsValid() {
 		s.lookupPTR()

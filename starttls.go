@@ -34,8 +34,8 @@ func (c *conn) startTLS() {
 	// Nothing of the server's gets to the client any more, no deadline and
 	// no reply.
 	c.writeMu.Lock()
-	c.gone.Store(true)
 	c.renewWrite()
+	c.gone.Store(true)
 	c.send(Reply{Code: 220, Lines: []string{"Ready to start TLS"}}.appendTo(nil), false)
 	c.writeMu.Unlock()
 	c.deadlineMu.Lock()
@@ -44,6 +44,7 @@ func (c *conn) startTLS() {
 
 	tc := tls.Server(c.raw, c.s.cfg.TLSConfig)
 	next := &conn{raw: tc, s: c.s, l: c.l, greeted: true}
+	next.reads.resumes, next.writes.resumes = resumes(tc)
 	if err := next.shakeHands(); err != nil {
 		// Nothing is sent in plaintext after the 220.
 		c.s.Close()
@@ -125,7 +126,7 @@ func (c *conn) shakeHands() error {
 	err := c.raw.(*tls.Conn).HandshakeContext(ctx)
 	if err != nil && c.s.cfg.Logger != nil {
 		c.s.cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "smtpproxy: TLS handshake failed",
-			slog.String("connection", c.s.conn.ID), slog.String("error", err.Error()))
+			slog.String("connection", c.s.id), slog.String("error", err.Error()))
 	}
 	return err
 }

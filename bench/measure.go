@@ -2,6 +2,7 @@ package main
 
 import (
 	"math"
+	"math/rand/v2"
 	"runtime"
 	"slices"
 	"time"
@@ -38,10 +39,13 @@ func measure(o *options, contenders ...contender) ([][]float64, error) {
 		}
 	}
 	times := make([][]float64, len(contenders))
-	for round := range o.rounds {
-		for k := range runners {
-			i := (k + round) % len(runners) // nobody always comes first
-			runtime.GC()                    // nobody pays for another's garbage
+	order := rand.New(rand.NewPCG(1, 2))
+	for range o.rounds {
+		// Nobody always comes behind the same one: what that has left for the
+		// machine to do costs some percent.
+		for _, i := range order.Perm(len(runners)) {
+			runtime.GC() // nobody pays for another's garbage
+			time.Sleep(o.slice / 50)
 			d, err := runners[i].run(counts[i])
 			if err != nil {
 				return nil, err

@@ -39,6 +39,7 @@ func workList(o *options) []work {
 	bulk := pipelined(1, o.bulk*mebi)
 	size := fmt.Sprintf("%d MiB", o.bulk)
 	list := []work{
+		control(noop),
 		noop.against("lock-step NOOP, one connection", atLeast(0.98), echoing, forwarding),
 		message.against("lock-step message, 16 connections", atLeast(0.98), echoing, forwarding).withCalls(message.steps),
 		session.against("session: connect, EHLO, message, QUIT", atLeast(1), echoing, forwarding),
@@ -79,6 +80,17 @@ func (d dialogue) against(name string, g goal, others ...kind) work {
 		w.references = append(w.references, reference{d.with(k), speed, remark(text)})
 	}
 	return w
+}
+
+// control compares bare go-smtp with itself: what differs there is the noise.
+func control(d dialogue) work {
+	another := d.with(bare)
+	another.name = "itself, another server"
+	return work{
+		name:       "control: lock-step NOOP, bare go-smtp",
+		library:    d.with(bare),
+		references: []reference{{another, speed, remark("the noise")}},
+	}
 }
 
 // with is a server of its own that the dialogue is led with.
