@@ -184,22 +184,6 @@ func (c *conn) Close() error {
 	return c.closeRaw()
 }
 
-// closeRaw closes the client's connection.
-func (c *conn) closeRaw() error {
-	defer c.limitAlert()()
-	return c.raw.Close()
-}
-
-// limitAlert bounds the time in which the client has to take the close_notify
-// alert of TLS, which would be 5 seconds, until the result is called.
-func (c *conn) limitAlert() (end func() bool) {
-	tc, ok := c.raw.(*tls.Conn)
-	if !ok {
-		return func() bool { return false }
-	}
-	return time.AfterFunc(closeTime, func() { tc.NetConn().Close() }).Stop
-}
-
 // notify ends a wait for a reply. Its caller holds s.mu.
 func (c *conn) notify() {
 	if !c.waiting {

@@ -1,0 +1,90 @@
+package smtpproxy
+
+import (
+	"crypto/tls"
+	"io"
+	"time"
+)
+
+// This file ends connections.
+
+// tooLong answers a line that is longer than allowed, without waiting for its
+// end, which may never come.
+func (c *conn) tooLong() {
+	c.s.mu.Lock()
+	enhanced := EnhancedCode{5, 4, 0} // go-smtp's
+	if c.s.phase == phaseSASL || c.s.phase == phaseOwn {
+		enhanced = EnhancedCode{5, 5, 6} // RFC 4954 section 4
+	}
+	c.s.mu.Unlock()
+	c.hangUp(Reply{Code: 500, Enhanced: enhanced, Lines: []string{"Too long line, closing connection"}})
+}
+
+// tooSlow answers a client that has used up its time (RFC 5321 section 4.5.3.2,
+// RFC 3463 section 3.5).
+func (c *conn) tooSlow() {
+	c.unwanted, c.rejected = 0, false
+	c.hangUp(Reply{Code: 421, Enhanced: EnhancedCode{4, 4, 2}, Lines: []string{"Too slow, closing connection"}})
+}
+
+// hangUp ends the connection with a reply.
+func (c *conn) hangUp(r Reply) {
+	c.s.mu.Lock()
+	c.s.advance(&event{kind: lost})
+	c.drop = true
+	c.s.mu.Unlock()
+	c.respond(r, false)
+}
+
+// finish ends the connection after its last reply. A server that sent it
+// closes by itself; else the library does.
+func (c *conn) finish() error {
+	c.s.mu.Lock()
+	drop := c.drop
+	c.drop = false
+	c.s.mu.Unlock()
+	c.flush()
+	if drop {
+		c.linger(lingerTime, maxLinger)
+	}
+	return io.EOF
+}
+
+// linger closes the client's connection, but reads on for a while first.
+func (c *conn) linger(d time.Duration, limit int64) {
+	defer c.closeRaw()
+	c.in.release()
+	// The last reply may be on its way, on another goroutine.
+	c.limitWrite(closeTime)
+	c.writeMu.Lock()
+	c.sendHeld()
+	c.writeMu.Unlock()
+	w, ok := c.raw.(interface{ CloseWrite() error })
+	if !ok {
+		return
+	}
+	end := c.limitAlert()
+	err := w.CloseWrite()
+	end()
+	if err != nil {
+		return
+	}
+	c.limitRead(d)
+	io.CopyN(io.Discard, c.raw, limit)
+}
+
+// closeRaw closes the client's connection.
+func (c *conn) closeRaw() error {
+	defer c.limitAlert()()
+	return c.raw.Close()
+}
+
+// limitAlert bounds the time in which the client has to take the close_notify
+// alert of TLS, which would be 5 seconds, until the result is called.
+func (c *conn) limitAlert() (end func() bool) {
+	tc, ok := c.raw.(*tls.Conn)
+	if !ok {
+		return func() bool { return false }
+	}
+	return time.AfterFunc(closeTime, func() { tc.NetConn().Close() }).Stop
+}

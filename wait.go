@@ -1,0 +1,76 @@
+package smtpproxy
+
+import (
+	"errors"
+	"io"
+	"os"
+	"time"
+)
+
+// This file waits for the server, while the client may send on or go.
+
+// awaitReply waits until the server has replied, which takes another goroutine
+// than this one. Meanwhile it reads ahead, to notice when the client goes.
+func (c *conn) awaitReply() error {
+	ahead := c.takesDeadlines() // else nothing could end the wait
+	c.s.mu.Lock()
+	if p := c.s.phase; c.closed.Load() || p != phaseReply && p != phaseContent && p != phaseGreeting {
+		c.s.mu.Unlock()
+		return nil
+	}
+	c.waiting, c.wake, c.ahead = true, make(chan struct{}), ahead
+	wake := c.wake
+	c.s.mu.Unlock()
+	err := c.watch(wake, ahead)
+	c.s.mu.Lock()
+	c.waiting = false
+	c.s.mu.Unlock()
+	c.unkick()
+	return err
+}
+
+// watch returns when wake is closed, when the server's deadline has passed, or
+// when the client is gone, which it notices if it may read ahead.
+func (c *conn) watch(wake chan struct{}, ahead bool) error {
+	c.flush()
+	c.resume()
+	for ahead && c.inErr == nil && c.in.len() < c.s.cfg.readAhead {
+		c.in.reserve(min(c.in.len()+512, c.s.cfg.readAhead))
+		c.inErr = c.in.fill((*fromClient)(c), c.s.cfg.readAhead)
+		select {
+		case <-wake:
+			if errors.Is(c.inErr, os.ErrDeadlineExceeded) {
+				c.inErr = nil // that was notify
+			}
+			return nil
+		default:
+		}
+	}
+	if c.inErr != nil && (c.inErr != io.EOF || c.in.len() == 0) {
+		return c.readError()
+	}
+	// There's no room to read on, or nothing: wait for what else may come.
+	orphaned := time.Now().Add(orphanTime)
+	for {
+		at, moved := c.readDeadlineChange()
+		if c.inErr != nil && (at.IsZero() || at.After(orphaned)) {
+			at = orphaned
+		}
+		var expired <-chan time.Time
+		if !at.IsZero() {
+			t := time.NewTimer(time.Until(at))
+			defer t.Stop()
+			expired = t.C
+		}
+		select {
+		case <-wake:
+			return nil
+		case <-moved:
+		case <-expired:
+			if c.inErr != nil && at.Equal(orphaned) {
+				return c.inErr
+			}
+			return os.ErrDeadlineExceeded
+		}
+	}
+}
