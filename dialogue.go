@@ -104,6 +104,7 @@ func (s *Session) advance(e *event) verdict {
 
 // advanceCommand is the part of advance for a command that the server gets.
 func (s *Session) advanceCommand(cmd *command) {
+	s.statuses = false
 	s.observe(cmd)
 	s.phase, s.pending, s.due = phaseReply, *cmd, 1
 	if cmd.verb == "BDAT" && cmd.size < smallChunk {
@@ -118,6 +119,7 @@ func (s *Session) advanceCommand(cmd *command) {
 // advanceAnswer is the part of advance for a command that the server doesn't
 // get.
 func (s *Session) advanceAnswer(e *event) {
+	s.statuses = false
 	next := phaseCommand
 	if e.code == 334 {
 		next = phaseOwn
@@ -190,8 +192,9 @@ func (s *Session) advanceReply(e *event) verdict {
 		// the reply: either way it is the last. The client may take it for
 		// that to a command which the server will never see, so it must not
 		// be a positive one.
+		status := s.statuses && e.code/100 == 2
 		s.setPhase(phaseOver)
-		if e.code < 400 {
+		if e.code < 400 && !status {
 			return breakStep
 		}
 		return forward
@@ -331,6 +334,10 @@ func (s *Session) resetTransaction() {
 // endMessage follows the reply to the end of a message, which clears the
 // transaction whatever the reply was (RFC 5321 section 4.1.1.4).
 func (s *Session) endMessage() {
+	// Without LHLO, too, a server may speak LMTP, and reply for each recipient.
+	// It is no loss if the client takes one such reply for that to its next
+	// command: with that, no message ends.
+	s.statuses = !s.lmtp && s.txn.Recipients.Len() > 1
 	s.resetTransaction()
 	s.setPhase(phaseCommand)
 }

@@ -107,6 +107,8 @@ type wrong struct {
 	legal []int // steps where it is none, or where the replies behind it are others
 }
 
+// A second reply to a message with two recipients (step 9) may be the second
+// recipient's.
 var missteps = []wrong{
 	{"it replies before it has read", write, nil},
 	{"it refuses before it has read", func(s *reciter, _ string) bool { return write(s, "550 refused\r\n") }, []int{8, 11}},
@@ -115,13 +117,13 @@ var missteps = []wrong{
 	{"it replies and closes", func(s *reciter, reply string) bool { write(s, reply); return false }, nil},
 	{"it writes half a reply and closes", func(s *reciter, reply string) bool { write(s, reply[:len(reply)/2]); return false }, nil},
 	{"it writes half a reply and panics", func(s *reciter, reply string) bool { write(s, reply[:len(reply)/2]); panic("no") }, nil},
-	{"it replies twice", func(s *reciter, reply string) bool { return write(s, reply+reply) }, nil},
+	{"it replies twice", func(s *reciter, reply string) bool { return write(s, reply+reply) }, []int{9}},
 	{"it replies twice, in two writes", func(s *reciter, reply string) bool {
 		write(s, reply)
 		return write(s, reply)
-	}, nil},
-	{"it replies twice, and writes on whatever happens", func(s *reciter, reply string) bool { write(s, reply); write(s, reply); return true }, nil},
-	{"it replies three times", func(s *reciter, reply string) bool { return write(s, reply+reply+reply) }, nil},
+	}, []int{9}},
+	{"it replies twice, and writes on whatever happens", func(s *reciter, reply string) bool { write(s, reply); write(s, reply); return true }, []int{9}},
+	{"it replies three times", func(s *reciter, reply string) bool { return write(s, reply+reply+reply) }, []int{9}},
 	{"garbage", func(s *reciter, _ string) bool { return write(s, "\x00garbage\r\n") }, nil},
 	{"garbage, and writes on whatever happens", func(s *reciter, reply string) bool { write(s, "garbage\r\n"); write(s, reply); return true }, nil},
 	{"garbage without end", func(s *reciter, _ string) bool { return write(s, strings.Repeat("2", 70_000)) }, nil},

@@ -49,6 +49,7 @@ type Session struct {
 	suspect    bool  // after a failed AUTH: unknown commands may be secrets
 	regreets   bool  // the greeting due is that of a fresh connection
 	bdatFailed bool  // chunks are refused until the transaction ends
+	statuses   bool  // there may be another reply to the message that has just ended
 	size       int64 // the server's SIZE (RFC 1870), 0 if unlimited or unknown
 	bdatTotal  int64 // octets of the message so far
 	discard    int64

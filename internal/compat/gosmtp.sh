@@ -106,10 +106,28 @@ cp "$root/go.sum" .
 # Only from here on: in the repository these would edit its go.mod.
 export GOWORK=off GOFLAGS=-mod=mod
 
+run() { SMTPPROXY_DOOR=$1 go test -race -shuffle=on -timeout=2m -v "${@:2}" .; }
+
+# excused tells whether what failed in the log fails with nothing wrapped too, now
+# and then: then it tells nothing about the library. (TestServerAcceptErrorHandling
+# of v0.25.1 does, where Close overtakes Serve.)
+excused() {
+	local test
+	for test in $(sed -n 's/^--- FAIL: \([^ ]*\).*/\1/p' "$1"); do
+		! run bare -count=1000 -run "^$test\$" >"$tmp/again.log" 2>&1 || return 1
+		echo "go-smtp $version: $test fails bare too, now and then; once more"
+	done
+	grep -q '^--- FAIL: ' "$1"
+}
+
 failed=0
 for door in bare gosmtp listener; do
-	log=$tmp/$door.log status=0
-	SMTPPROXY_DOOR=$door go test -race -shuffle=on -count=1 -timeout=2m -v . >"$log" 2>&1 || status=$?
+	log=$tmp/$door.log
+	for _ in 1 2 3; do
+		status=0
+		run "$door" -count=1 >"$log" 2>&1 || status=$?
+		[ "$status" != 0 ] && excused "$log" || break
+	done
 	passed=$(grep -c '^--- PASS: ' "$log" || true)
 	# Skips count at every depth: a skipped subtest leaves its parent passed.
 	skipped=$(grep -c '^ *--- SKIP: ' "$log" || true)
