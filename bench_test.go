@@ -128,6 +128,15 @@ func BenchmarkRelay(b *testing.B) {
 	})
 }
 
+// What a relayed command costs in memory is its line, which the hook may keep.
+func TestRelayingACommandAllocatesItsLineAlone(t *testing.T) {
+	if n := testing.Benchmark(func(b *testing.B) {
+		benchmarkRelay(b, hookOf(nil), "NOOP\r\n", 1, time.Minute)
+	}).AllocsPerOp(); n != 1 {
+		t.Errorf("%d allocations", n)
+	}
+}
+
 func BenchmarkContent(b *testing.B) {
 	const size = 1 << 20
 	contents := []struct{ name, line string }{

@@ -484,9 +484,6 @@ func TestCloseDoesNotWaitForAClientThatDoesNotRead(t *testing.T) {
 	})
 	// A goroutine that waits for a mutex holds up the time in a bubble.
 	t.Run("a reply is held", func(t *testing.T) {
-		if testing.Short() {
-			t.Skip("it takes a second")
-		}
 		if d := closing(t, 0, false); d > patience/2 {
 			t.Errorf("Close took %v", d)
 		}
