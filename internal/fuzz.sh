@@ -35,6 +35,11 @@ for t in "${targets[@]}"; do
 	findings=0
 	go test -run '^$' -fuzz "^$target\$" -fuzztime "${share}s" -fuzzminimizetime 1s $parallel "$package" 2>&1 |
 		tee "$output" || findings=1
+	# Go's fuzzer may fail when its time is up, without an input that does
+	# (golang/go#72104).
+	if grep -q 'context deadline exceeded' "$output" && ! grep -q 'Failing input' "$output"; then
+		findings=0
+	fi
 	last=$(grep 'execs:' "$output" | tail -n 1 || true)
 	execs=$(sed -n 's/.*execs: \([0-9]*\).*/\1/p' <<<"$last")
 	new=$(sed -n 's/.*new interesting: \([0-9]*\).*/\1/p' <<<"$last")
