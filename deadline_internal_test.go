@@ -2,6 +2,7 @@ package smtpproxy
 
 import (
 	"net"
+	"runtime"
 	"testing"
 	"time"
 )
@@ -42,13 +43,20 @@ func TestADeadlineThatMovesOnIsLeftToTheSocketUntilItPasses(t *testing.T) {
 		t.Errorf("the socket has %v and %v, not the earlier one, %v", c.reads.armed, c.writes.armed, earlier)
 	}
 	// What has passed but isn't the server's word ends nothing.
-	c.SetDeadline(time.Now().Add(10 * time.Millisecond))
+	passing := time.Now().Add(10 * time.Millisecond)
+	c.SetReadDeadline(passing)
 	c.SetReadDeadline(time.Now().Add(time.Minute))
+	c.s.phase = phaseCommand
 	go func() {
-		time.Sleep(50 * time.Millisecond) // a socket's time is none of a bubble
+		armed := passing
+		for armed.Equal(passing) { // until it has passed, and the socket got the other
+			runtime.Gosched()
+			c.deadlineMu.Lock()
+			armed = c.reads.armed
+			c.deadlineMu.Unlock()
+		}
 		client.Write([]byte("NOOP\r\n"))
 	}()
-	c.s.phase = phaseCommand
 	if n, err := c.Read(make([]byte, 100)); n != len("NOOP\r\n") || err != nil {
 		t.Errorf("%d octets read, %v", n, err)
 	}

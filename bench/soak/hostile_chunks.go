@@ -22,13 +22,17 @@ func (c *client) chunkTooSoon() error {
 	return c.alive()
 }
 
-func (c *client) malformedChunk() error {
+// beginMessage brings a transaction to where its content is due.
+func (c *client) beginMessage() error {
 	if err := c.begin(); err != nil {
 		return err
 	}
-	m := compose(c.o.Seed, id{hostile, c.slot, 0})
-	lines, wants := envelope(m)
-	if err := c.commands(lines, wants...); err != nil {
+	lines, wants := envelope(compose(c.o.Seed, id{hostile, c.slot, 0}))
+	return c.commands(lines, wants...)
+}
+
+func (c *client) malformedChunk() error {
+	if err := c.beginMessage(); err != nil {
 		return err
 	}
 	sizes := []string{" -1", " +3", " 0x10", " 3 LAST x", "", " 18446744073709551616", " 1e3 LAST", "  3"}
@@ -41,12 +45,7 @@ func (c *client) malformedChunk() error {
 
 // largeChunk has one more octet than the server takes.
 func (c *client) largeChunk() error {
-	if err := c.begin(); err != nil {
-		return err
-	}
-	m := compose(c.o.Seed, id{hostile, c.slot, 0})
-	lines, wants := envelope(m)
-	if err := c.commands(lines, wants...); err != nil {
+	if err := c.beginMessage(); err != nil {
 		return err
 	}
 	if c.rng.IntN(8) > 0 {
