@@ -393,7 +393,7 @@ func TestAMechanismOfTheHooksOwnIsBetweenItAndTheClient(t *testing.T) {
 }
 
 // A server that gives up an AUTH exchange without a word, as go-smtp does at its
-// deadline, takes the next line for a command, the library for a response.
+// deadline, which a bubble's clock comes to, takes the next line for a command, the library for a response.
 func TestALineBehindASASLExchangeThatTheServerMayHaveGivenUpIsNotPassed(t *testing.T) {
 	for name, server := range map[string]func(p *smtpproxy.Proxy) fronted{
 		"go-smtp": func(p *smtpproxy.Proxy) fronted { return behindGoSMTP(p) },

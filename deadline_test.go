@@ -17,7 +17,7 @@ import (
 	"github.com/seed3262c777/smtpproxy/internal/servertest"
 )
 
-// This file is about time: deadlines, and what must not wait. Sleeps are
+// This file is about time: deadlines, and what must not wait. All its sleeps are
 // in bubbles of testing/synctest, where they take no time, but where a goroutine
 // waits for a mutex: that stops a bubble's clock.
 

@@ -218,7 +218,7 @@ func TestSessionsBegunEqualSessionsEndedAfterRandomDrops(t *testing.T) {
 		if open == 0 {
 			break
 		}
-		time.Sleep(20 * time.Millisecond) // the last drops reach the server
+		time.Sleep(20 * time.Millisecond) // looks again: what drops is a socket, so there is no bubble
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()

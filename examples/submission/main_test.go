@@ -53,7 +53,7 @@ func (s *server) wantOutput(t *testing.T, pattern string) []string {
 		if m := re.FindStringSubmatch(s.output()); m != nil {
 			return m
 		}
-		time.Sleep(10 * time.Millisecond)
+		time.Sleep(10 * time.Millisecond) // looks again: its sockets are outside of any bubble
 	}
 	t.Fatalf("no match of %s in\n%s", pattern, s.output())
 	return nil

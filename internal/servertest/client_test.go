@@ -158,7 +158,7 @@ func waitForEnd(t *testing.T, s *Server) {
 		if time.Now().After(deadline) {
 			t.Fatal("the session did not end")
 		}
-		time.Sleep(time.Millisecond)
+		time.Sleep(time.Millisecond) // looks again: TCP is outside of any bubble
 	}
 }
 

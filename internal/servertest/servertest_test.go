@@ -270,7 +270,7 @@ func TestCloseEndsAServerInEachState(t *testing.T) {
 				if state != "unanswered" {
 					go io.Copy(io.Discard, c)
 				}
-				time.Sleep(time.Millisecond)
+				time.Sleep(time.Millisecond) // for the server to get there, mostly; Close must end it anywhere
 				start := time.Now()
 				s.Close()
 				if d := time.Since(start); d > time.Second {
