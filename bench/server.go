@@ -1,22 +1,16 @@
 package main
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"fmt"
 	"io"
 	"log"
-	"math/big"
 	"net"
 	"sync"
-	"time"
 
 	"github.com/emersion/go-smtp"
 	"github.com/seed3262c777/smtpproxy"
+	"github.com/seed3262c777/smtpproxy/bench/internal/cert"
 	"github.com/seed3262c777/smtpproxy/gosmtp"
 )
 
@@ -40,12 +34,15 @@ type server struct {
 
 // start starts a server in this process.
 func start(k kind, sec security) (*server, error) {
+	config, err := tlsConfig()
+	if err != nil {
+		return nil, err
+	}
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		return nil, err
 	}
 	s := &server{kind: k, security: sec, addr: l.Addr().String()}
-	config := tlsConfig()
 	outer := l
 	if sec == implicitTLS {
 		outer = tls.NewListener(l, config)
@@ -170,21 +167,5 @@ func echo(l net.Listener) {
 	}
 }
 
-// tlsConfig returns a configuration with a certificate that nobody verifies.
-var tlsConfig = sync.OnceValue(func() *tls.Config {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		panic(err)
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1),
-		Subject:      pkix.Name{CommonName: "server.example"},
-		NotBefore:    time.Now().Add(-time.Hour),
-		NotAfter:     time.Now().Add(24 * time.Hour),
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		panic(err)
-	}
-	return &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}
-})
+// tlsConfig is that of all servers: to make a certificate takes time.
+var tlsConfig = sync.OnceValues(cert.Config)

@@ -2,15 +2,8 @@ package main
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/tls"
-	"crypto/x509"
-	"crypto/x509/pkix"
 	"errors"
 	"io"
-	"math/big"
 	"net"
 	"slices"
 	"strings"
@@ -20,6 +13,7 @@ import (
 	"github.com/emersion/go-sasl"
 	"github.com/emersion/go-smtp"
 	"github.com/seed3262c777/smtpproxy"
+	"github.com/seed3262c777/smtpproxy/bench/internal/cert"
 	"github.com/seed3262c777/smtpproxy/gosmtp"
 )
 
@@ -46,7 +40,7 @@ type service struct {
 // tamper, if not nil, changes the content on its way to the ledger.
 func startService(l *ledger, hookTimeout time.Duration, tamper func([]byte) []byte) (*service, error) {
 	s := &service{served: make(chan error, 2), log: newJournal()}
-	config, err := tlsConfig()
+	config, err := cert.Config()
 	if err != nil {
 		return nil, err
 	}
@@ -189,23 +183,4 @@ func (x *session) Data(r io.Reader) error {
 		Code: 250, EnhancedCode: smtp.EnhancedCode{2, 0, 0},
 		Message: "delivered " + strings.TrimSuffix(from, domain),
 	}
-}
-
-// tlsConfig returns a configuration with a certificate that nobody verifies.
-func tlsConfig() (*tls.Config, error) {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return nil, err
-	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1),
-		Subject:      pkix.Name{CommonName: "server.example"},
-		NotBefore:    time.Now().Add(-time.Hour),
-		NotAfter:     time.Now().Add(24 * time.Hour),
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		return nil, err
-	}
-	return &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}, nil
 }
