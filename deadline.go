@@ -34,6 +34,20 @@ func (d *timing) late(want time.Time) bool {
 	return !want.IsZero() && (d.armed.IsZero() || want.Before(d.armed))
 }
 
+// early tells whether raw's deadline has passed before the one wanted.
+func (d *timing) early(want time.Time) bool {
+	return !want.Equal(d.armed) && (want.IsZero() || time.Now().Before(want))
+}
+
+// arm gives raw a deadline with set, and notes it only if raw has taken it.
+func (d *timing) arm(want time.Time, set func(time.Time) error) error {
+	err := set(want)
+	if err == nil {
+		d.armed = want
+	}
+	return err
+}
+
 // renew gives an operation its full time from now on.
 func (d *timing) renew() {
 	if d.after > 0 { // else there is none, or one that is meant to interrupt
@@ -110,11 +124,7 @@ func (c *conn) armRead() error {
 	if !c.reads.late(want) && (c.reads.resumes && c.shaken.Load() || want.Equal(c.reads.armed)) || c.gone.Load() {
 		return nil
 	}
-	err := c.raw.SetReadDeadline(want)
-	if err == nil {
-		c.reads.armed = want
-	}
-	return err
+	return c.reads.arm(want, c.raw.SetReadDeadline)
 }
 
 // armWrite is armRead for writing.
@@ -123,8 +133,7 @@ func (c *conn) armWrite() error {
 	if !c.writes.late(want) && (c.writes.resumes || want.Equal(c.writes.armed)) || c.gone.Load() {
 		return nil
 	}
-	c.writes.armed = want
-	return c.raw.SetWriteDeadline(want)
+	return c.writes.arm(want, c.raw.SetWriteDeadline)
 }
 
 // resumes tells whether reading from a connection, and writing to it, can go on
@@ -144,9 +153,8 @@ func resumes(raw net.Conn) (reads, writes bool) {
 func (c *conn) armBoth() {
 	c.deadlineMu.Lock()
 	defer c.deadlineMu.Unlock()
-	c.reads.armed, c.writes.armed = c.wantedRead(), c.writes.at
-	c.raw.SetReadDeadline(c.reads.armed)
-	c.raw.SetWriteDeadline(c.writes.armed)
+	c.reads.arm(c.wantedRead(), c.raw.SetReadDeadline)
+	c.writes.arm(c.writes.at, c.raw.SetWriteDeadline)
 }
 
 // pause stops the clock for the client: it has done its part, and the hook's
@@ -198,12 +206,7 @@ func (c *conn) readDeadlineChange() (time.Time, <-chan struct{}) {
 func (c *conn) takesDeadlines() bool {
 	c.deadlineMu.Lock()
 	defer c.deadlineMu.Unlock()
-	want := c.wantedRead()
-	if c.raw.SetReadDeadline(want) != nil {
-		return false
-	}
-	c.reads.armed = want
-	return true
+	return c.reads.arm(c.wantedRead(), c.raw.SetReadDeadline) == nil
 }
 
 // kick ends a read from the client, and each further one, until unkick.
@@ -281,21 +284,11 @@ func (c *conn) rearmRead(err error) error {
 	case c.reads.armed.IsZero() || time.Now().Before(c.reads.armed):
 		return err // of its own accord
 	case c.reads.early(want):
-		return c.raw.SetReadDeadline(want)
+		return c.reads.arm(want, c.raw.SetReadDeadline)
 	case !c.bound.IsZero() && want.Equal(c.bound):
 		return errTooSlow
 	}
 	return os.ErrDeadlineExceeded
-}
-
-// early tells whether raw's deadline has passed before the one wanted, which it
-// is to get now.
-func (d *timing) early(want time.Time) bool {
-	if want.Equal(d.armed) || !want.IsZero() && !time.Now().Before(want) {
-		return false
-	}
-	d.armed = want
-	return true
 }
 
 // contentFromClient is fromClient for message content: see Proxy.MinDataRate.
@@ -338,15 +331,14 @@ func (t *toClient) Write(p []byte) (n int, err error) {
 func (c *conn) rearmWrite() bool {
 	c.deadlineMu.Lock()
 	defer c.deadlineMu.Unlock()
-	return c.writes.resumes && c.writes.early(c.writes.at) && c.raw.SetWriteDeadline(c.writes.at) == nil
+	return c.writes.resumes && c.writes.early(c.writes.at) && c.writes.arm(c.writes.at, c.raw.SetWriteDeadline) == nil
 }
 
 // limitRead gives the last reads from raw, beneath fromClient, that much time.
 func (c *conn) limitRead(d time.Duration) {
 	c.deadlineMu.Lock()
 	defer c.deadlineMu.Unlock()
-	c.reads.armed = time.Now().Add(d)
-	c.raw.SetReadDeadline(c.reads.armed)
+	c.reads.arm(time.Now().Add(d), c.raw.SetReadDeadline)
 }
 
 // limitWrite interrupts a write under way when d is over, and gives later ones

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"runtime"
 	"slices"
 	"strings"
@@ -555,5 +556,36 @@ func TestAnOnFailureThatEndsItsGoroutineEndsTheSession(t *testing.T) {
 	<-done
 	if s.Context().Err() == nil {
 		t.Error("the session goes on")
+	}
+}
+
+func TestATransportIDThatEndsItsGoroutineLeavesTheConnectionToBeClosed(t *testing.T) {
+	closed := make(chan struct{})
+	p := &smtpproxy.Proxy{TransportID: func(connection, smtpproxy.Recipient) string {
+		runtime.Goexit()
+		return ""
+	}}
+	c := runScript(t, overTCP(t), p, func(c net.Conn) {
+		go func() {
+			defer close(closed)
+			defer c.Close()
+			io.WriteString(c, "220 x\r\n")
+			for b := make([]byte, 100); ; {
+				if _, err := c.Read(b); err != nil {
+					return
+				}
+				io.WriteString(c, "250 x\r\n")
+			}
+		}()
+		<-closed
+	})
+	c.expect("220")
+	c.ask("MAIL FROM:<a@b>", "250")
+	c.send("RCPT TO:<c@d>\r\n")
+	c.diary()
+	select {
+	case <-closed:
+	case <-time.After(patience):
+		t.Error("Close waits")
 	}
 }

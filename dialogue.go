@@ -172,7 +172,7 @@ func (s *Session) asksFor(code int) bool {
 	case code == 334:
 		return s.pending.verb == "AUTH"
 	}
-	return true
+	return false // no other is defined, and a client may take any 3xx for 354
 }
 
 // advanceReply is the part of advance for the server's replies. Replies are

@@ -130,6 +130,7 @@ var missteps = []wrong{
 	{"garbage behind the reply", func(s *reciter, reply string) bool { return write(s, reply+"garbage\r\n") }, nil},
 	{"a greeting", func(s *reciter, _ string) bool { return write(s, "220 again\r\n") }, []int{0}},
 	{"a request for content", func(s *reciter, _ string) bool { return write(s, "354 content?\r\n") }, nil},
+	{"a request for something else", func(s *reciter, _ string) bool { return write(s, "350 go on\r\n") }, nil},
 	{"a challenge", func(s *reciter, _ string) bool { return write(s, "334 AAAA\r\n") }, []int{3}},
 	{"a last word", func(s *reciter, _ string) bool { return write(s, "421 leaving\r\n") }, nil},
 	{"it refuses", func(s *reciter, _ string) bool { return write(s, "550 refused\r\n") }, []int{8, 11, 12}},
@@ -214,7 +215,7 @@ func TestAServerMayMisbehaveAtAnyStep(t *testing.T) {
 
 // misplacedBy is misplaced, but for a reply that the server made up itself.
 func misplacedBy(name string, got []string, rest string, want []string) string {
-	if i := slices.IndexFunc(got, func(g string) bool { return g == "354 content?\r\n" || g == "334 AAAA\r\n" }); i >= 0 {
+	if i := slices.IndexFunc(got, func(g string) bool { return g == "354 content?\r\n" || g == "350 go on\r\n" || g == "334 AAAA\r\n" }); i >= 0 {
 		// The client has it in the place of the reply that was due.
 		got = slices.Clone(got)
 		got[i] = want[i]

@@ -332,3 +332,15 @@ func (r lateResolver) LookupAddr(context.Context, string) ([]string, error) {
 func (r lateResolver) LookupIPAddr(context.Context, string) ([]net.IPAddr, error) {
 	return []net.IPAddr{{IP: net.IPv4(127, 0, 0, 1)}}, nil
 }
+
+func TestAWriteDeadlineThatFailsFailsEachTime(t *testing.T) {
+	tr := through(func(c net.Conn) net.Conn { return withoutDeadlines{c} })
+	runScript(t, tr, &smtpproxy.Proxy{}, func(c net.Conn) {
+		at := time.Now().Add(time.Minute)
+		for range 2 {
+			if err := c.SetWriteDeadline(at); err == nil {
+				t.Error("there is one now, it says")
+			}
+		}
+	}).diary()
+}

@@ -59,33 +59,39 @@ func (c *conn) Write(p []byte) (int, error) {
 func (c *conn) relay(code int, reply []byte) (err error) {
 	early := !c.greeted && c.talksEarly()
 	c.greeted = true
-	c.s.mu.Lock()
-	hold := c.s.phase == phaseReply && mayHold(c.s.pending.verb)
-	v, reply := c.take(code, reply, early)
-	waiting, undecided := c.waiting, c.undecided
-	c.s.mu.Unlock()
-
-	switch v {
+	t := c.take(code, reply, early)
+	switch t.verdict {
 	case breakStep:
 		err = c.lostStep("reply that fits no command")
 	case forward:
-		err = c.send(reply, hold)
+		err = c.send(t.reply, t.hold)
 	}
-	if waiting {
+	if t.waiting {
 		c.s.mu.Lock()
 		c.notify()
 		c.s.mu.Unlock()
 	}
-	if undecided != nil {
-		c.decide(undecided)
+	if t.undecided != nil {
+		c.decide(t.undecided)
 	}
 	return err
 }
 
-// take lets a reply of the server's move the session and the connection, and
-// returns what the client gets of it. Its caller holds s.mu.
-func (c *conn) take(code int, reply []byte, early bool) (verdict, []byte) {
+// taken is what a reply of the server's has come to.
+type taken struct {
+	verdict
+	reply     []byte        // what the client gets of it
+	hold      bool          // it may wait for others
+	waiting   bool          // a Read waits for it
+	undecided chan struct{} // see conn
+}
+
+// take lets a reply of the server's move the session and the connection.
+func (c *conn) take(code int, reply []byte, early bool) taken {
 	s := c.s
+	s.mu.Lock()
+	defer s.mu.Unlock() // in time even if Proxy.TransportID calls runtime.Goexit
+	hold := s.phase == phaseReply && mayHold(s.pending.verb)
 	if early {
 		s.change(func(conn *Connection) { conn.EarlyTalker = true })
 	}
@@ -116,7 +122,7 @@ func (c *conn) take(code int, reply []byte, early bool) (verdict, []byte) {
 	if v == postpone {
 		c.postponed = bytes.Clone(reply)
 	}
-	return v, reply
+	return taken{v, reply, hold, c.waiting, c.undecided}
 }
 
 // talksEarly tells whether the client has sent something before the greeting.
