@@ -362,8 +362,9 @@ func TestContentHandsOutNoMoreThanTheLimit(t *testing.T) {
 // FuzzContent holds the same for any content. Its corpus has, by name, the ends
 // that servers were found to see where others don't.
 //
-// The readers of real servers can't be called from here: go-smtp's is the table of
-// goSMTPEnd. Real servers, go-smtp's among them, are held against the library by
+// go-smtp's reader is the table of goSMTPEnd, which
+// TestTheModelOfGoSMTPSeesTheEndsThatGoSMTPSees holds against the real one. Real
+// servers, go-smtp's among them, are held against the library by
 // TestExhaustively... and FuzzDialogue in the root package.
 func FuzzContent(f *testing.F) {
 	f.Fuzz(func(t *testing.T, s string, cut, limit uint8) {
