@@ -135,7 +135,7 @@ func ipPort(a net.Addr) (netip.Addr, uint16) {
 
 // newID returns a random UUID (RFC 9562 section 5.4). It names something and
 // guards nothing, so it doesn't ask the kernel for randomness: each RSET makes
-// one, and would take a fifth longer.
+// one, and would take a tenth longer.
 func newID() string {
 	var id uuid.UUID
 	binary.NativeEndian.PutUint64(id[:8], rand.Uint64())

@@ -16,7 +16,7 @@ import (
 //
 // It costs more to give a socket a deadline than to read a command. So a
 // deadline that only moves to later stays where it is until it passes; then the
-// socket gets the new one, and goes on. (100 pipelined RSET take a fifth less
+// socket gets the new one, and goes on. (100 pipelined RSET take a sixth less
 // time for it.) That is for sockets; other connections, and TLS where it can't go
 // on after a deadline, always get the true one.
 

@@ -1,7 +1,9 @@
 package smtpproxy_test
 
 import (
+	"bufio"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -343,4 +345,35 @@ func TestAWriteDeadlineThatFailsFailsEachTime(t *testing.T) {
 			}
 		}
 	}).diary()
+}
+
+func TestTLSCanRunOverAConnectionWithoutDeadlines(t *testing.T) {
+	tr := through(func(c net.Conn) net.Conn { return withoutDeadlines{c} })
+	p := &smtpproxy.Proxy{TLSConfig: serverTLS(), ImplicitTLS: true}
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		c, err := p.Listener(tr).Accept()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer c.Close()
+		answerAll(c, false)
+	}()
+	raw, err := tr.dial()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := tls.Client(raw, &tls.Config{InsecureSkipVerify: true})
+	c.SetDeadline(time.Now().Add(patience))
+	r := bufio.NewReader(c)
+	for _, want := range []string{"220 x\r\n", "250 x\r\n"} {
+		if line, err := r.ReadString('\n'); line != want {
+			t.Errorf("%q, %v", line, err)
+		}
+		io.WriteString(c, "NOOP\r\n")
+	}
+	raw.Close()
+	<-done
 }

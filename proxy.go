@@ -191,8 +191,8 @@ type Proxy struct {
 	// or of a line of a SASL exchange, to its end, however steadily the
 	// client sends. After it, the client gets 421 4.4.2 and the connection
 	// is closed. How long a client may be silent between commands is the
-	// server's to limit, as it is without the library. 0 or negative means
-	// no limit.
+	// server's to limit, as it is without the library (RFC 5321 section
+	// 4.5.3.2.7). 0 or negative means no limit.
 	CommandTimeout time.Duration
 
 	// MinDataRate is how many octets a second a client must send of message

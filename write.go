@@ -142,7 +142,7 @@ func (c *conn) talksEarly() bool {
 	}
 	// The handshake may have read more from the socket than it needed. That
 	// can be had without reading from the socket.
-	if !c.readMu.TryLock() {
+	if !c.takesDeadlines() || !c.readMu.TryLock() {
 		return false
 	}
 	defer c.readMu.Unlock()
