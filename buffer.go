@@ -5,9 +5,12 @@ import (
 	"sync"
 )
 
-// buffer holds what a client sent ahead. It has memory only while it holds
-// something, so that an idle connection costs none.
-type buffer struct {
+// buffer holds octets that are on their way. It has memory only while it holds
+// some, so that an idle connection costs none.
+type buffer struct{ m *memory }
+
+// memory is what a buffer holds octets in, from a pool.
+type memory struct {
 	b    []byte // b[r:w] is held
 	r, w int
 }
@@ -19,63 +22,84 @@ const (
 )
 
 var (
-	smallBuffers = sync.Pool{New: func() any { return new([smallBuffer]byte) }}
-	largeBuffers = sync.Pool{New: func() any { return new([largeBuffer]byte) }}
+	smallMemory = sync.Pool{New: func() any { return newMemory(smallBuffer) }}
+	largeMemory = sync.Pool{New: func() any { return newMemory(largeBuffer) }}
 )
 
-func getBuffer(size int) []byte {
+func newMemory(size int) *memory { return &memory{b: make([]byte, size)} }
+
+func getMemory(size int) *memory {
 	switch {
 	case size <= smallBuffer:
-		return smallBuffers.Get().(*[smallBuffer]byte)[:]
+		return smallMemory.Get().(*memory)
 	case size <= largeBuffer:
-		return largeBuffers.Get().(*[largeBuffer]byte)[:]
+		return largeMemory.Get().(*memory)
 	}
-	return make([]byte, size)
+	return newMemory(size)
 }
 
-func putBuffer(b []byte) {
-	switch len(b) {
+func putMemory(m *memory) {
+	m.r, m.w = 0, 0
+	switch len(m.b) {
 	case smallBuffer:
-		smallBuffers.Put((*[smallBuffer]byte)(b))
+		smallMemory.Put(m)
 	case largeBuffer:
-		largeBuffers.Put((*[largeBuffer]byte)(b))
+		largeMemory.Put(m)
 	}
 }
 
 // held returns what is in the buffer. It is valid until the next call.
-func (b *buffer) held() []byte { return b.b[b.r:b.w] }
+func (b *buffer) held() []byte {
+	if b.m == nil {
+		return nil
+	}
+	return b.m.b[b.m.r:b.m.w]
+}
 
-func (b *buffer) len() int { return b.w - b.r }
+func (b *buffer) len() int {
+	if b.m == nil {
+		return 0
+	}
+	return b.m.w - b.m.r
+}
 
 // skip drops the first n octets. The memory goes when the last are dropped.
 func (b *buffer) skip(n int) {
-	b.r += n
-	if b.r == b.w {
+	if n == b.len() {
 		b.release()
+		return
 	}
+	b.m.r += n
 }
 
 func (b *buffer) release() {
-	putBuffer(b.b)
-	*b = buffer{}
+	if b.m != nil {
+		putMemory(b.m)
+		b.m = nil
+	}
 }
 
 // reserve makes the buffer one that can hold size octets.
 func (b *buffer) reserve(size int) {
-	if b.r > 0 && len(b.b) >= size {
-		b.w = copy(b.b, b.held())
-		b.r = 0
+	m := b.m
+	if m == nil {
+		b.m = getMemory(size)
+		return
 	}
-	if len(b.b) >= size {
+	if m.r > 0 && len(m.b) >= size {
+		m.w = copy(m.b, b.held())
+		m.r = 0
+	}
+	if len(m.b) >= size {
 		return
 	}
 	if size > largeBuffer {
-		size = max(size, 2*len(b.b)) // else a long line would cost its square
+		size = max(size, 2*len(m.b)) // else a long line would cost its square
 	}
-	bigger := getBuffer(size)
-	n := copy(bigger, b.held())
-	putBuffer(b.b)
-	*b = buffer{b: bigger, w: n}
+	bigger := getMemory(size)
+	bigger.w = copy(bigger.b, b.held())
+	putMemory(m)
+	b.m = bigger
 }
 
 // put appends p.
@@ -84,15 +108,23 @@ func (b *buffer) put(p []byte) {
 		return
 	}
 	b.reserve(b.len() + len(p))
-	b.w += copy(b.b[b.w:], p)
+	b.m.w += copy(b.m.b[b.m.w:], p)
+}
+
+// take moves the first octets to p.
+func (b *buffer) take(p []byte) int {
+	n := copy(p, b.held())
+	b.skip(n)
+	return n
 }
 
 // fill reads once from r, into as much room as is reserved, but holds no more
 // than limit octets then.
 func (b *buffer) fill(r io.Reader, limit int) error {
-	n, err := r.Read(b.b[b.w:min(len(b.b), b.r+min(limit, len(b.b)))])
-	b.w += n
-	if b.r == b.w {
+	m := b.m
+	n, err := r.Read(m.b[m.w:min(len(m.b), m.r+min(limit, len(m.b)))])
+	m.w += n
+	if m.r == m.w {
 		b.release()
 	}
 	return err

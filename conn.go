@@ -34,7 +34,7 @@ type conn struct {
 	in       buffer     // what the client has sent ahead
 	inErr    error      // why nothing will be added to in
 	limit    int        // of the next line, with its line end
-	rest     []byte     // of a line that was longer than the server's slice
+	rest     buffer     // of a line that was longer than the server's slice
 	rejected bool       // it has a bare CR or LF: what is left is dropped
 	complete bool       // nothing is left
 	dropped  int64      // octets of it so far
@@ -44,9 +44,9 @@ type conn struct {
 
 	writeMu sync.Mutex // guards what follows, and Write of raw
 	reply   wire.Reply
-	partial []byte // a reply that the server hasn't finished
+	partial buffer // a reply that the server hasn't finished
 	broken  bool   // what the server writes is no dialogue any more
-	out     []byte // replies held back, in a buffer of the pool
+	out     buffer // replies held back
 	cut     bool   // a reply couldn't be sent, or not as a whole
 	timer   *time.Timer
 	ticking bool // timer runs
@@ -89,10 +89,10 @@ type conn struct {
 	deadlineMu sync.Mutex // guards what follows, and deadlines of raw
 	reads      timing
 	writes     timing
-	paused     bool          // reads.at doesn't count: see pause
-	left       time.Duration // what was left of it then
-	bound      time.Time     // the library's own for reads; zero: none
+	bound      instant       // the library's own for reads
+	left       time.Duration // what was left of reads.at when it was paused
 	moved      chan struct{} // closed when the server sets another read deadline
+	paused     bool          // reads.at doesn't count: see pause
 	kicked     bool          // reads end at once
 }
 
@@ -170,12 +170,12 @@ func (c *conn) Close() error {
 	postponed := c.postponed
 	c.s.mu.Unlock()
 	if c.writeMu.TryLock() {
-		c.out = append(c.out, postponed...)
-		if len(c.out) > 0 && !c.cut {
+		c.out.put(postponed)
+		if c.out.len() > 0 && !c.cut {
 			c.raw.SetWriteDeadline(time.Now().Add(closeTime))
-			c.raw.Write(c.out)
-			c.out = nil
+			c.raw.Write(c.out.held())
 		}
+		c.out.release()
 		if c.timer != nil {
 			c.timer.Stop()
 		}

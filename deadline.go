@@ -20,28 +20,71 @@ import (
 // time for it.) That is for sockets; other connections, and TLS where it can't go
 // on after a deadline, always get the true one.
 
+// instant is a point in time, in nanoseconds since epoch by the monotonic clock; 0
+// is none. A time.Time takes three times the room, and a connection has six.
+type instant int64
+
+var epoch = time.Now()
+
+// past interrupts whatever waits for it.
+const past instant = -longTime
+
+// longTime, 73 years, is so far off that nobody waits for it, and so near that
+// sums of instants don't overflow. (In a test with a clock of its own, now may be
+// some decades before epoch.)
+const longTime = 1 << 61
+
+func now() instant { return instant(time.Since(epoch)) }
+
+// in returns the instant that is d from now.
+func in(d time.Duration) instant {
+	return (now() + instant(min(max(d, -longTime), longTime))) | 1
+}
+
+// left returns the time until i, which isn't 0.
+func (i instant) left() time.Duration { return time.Duration(i - now()) }
+
+// time returns i as a deadline of a net.Conn. That passes a few nanoseconds later,
+// and never earlier.
+func (i instant) time() time.Time {
+	if i == 0 {
+		return time.Time{}
+	}
+	d := i.left()
+	return time.Now().Add(d)
+}
+
 // timing is the time for one direction.
 type timing struct {
-	at    time.Time     // the server's deadline; zero: none
+	at    instant       // the server's deadline
 	after time.Duration // what was left when it was set
-	armed time.Time     // raw's: not later than what is wanted, but maybe earlier
+	armed instant       // raw's: not later than what is wanted, but maybe earlier
 	// resumes tells that the direction can go on after a deadline.
 	resumes bool
 }
 
+// set takes a deadline of the server's.
+func (d *timing) set(t time.Time) {
+	d.at, d.after = 0, 0
+	if !t.IsZero() {
+		d.after = time.Until(t)
+		d.at = in(d.after)
+	}
+}
+
 // late tells whether raw's deadline is later than the one wanted.
-func (d *timing) late(want time.Time) bool {
-	return !want.IsZero() && (d.armed.IsZero() || want.Before(d.armed))
+func (d *timing) late(want instant) bool {
+	return want != 0 && (d.armed == 0 || want < d.armed)
 }
 
 // early tells whether raw's deadline has passed before the one wanted.
-func (d *timing) early(want time.Time) bool {
-	return !want.Equal(d.armed) && (want.IsZero() || time.Now().Before(want))
+func (d *timing) early(want instant) bool {
+	return want != d.armed && (want == 0 || want.left() > 0)
 }
 
 // arm gives raw a deadline with set, and notes it only if raw has taken it.
-func (d *timing) arm(want time.Time, set func(time.Time) error) error {
-	err := set(want)
+func (d *timing) arm(want instant, set func(time.Time) error) error {
+	err := set(want.time())
 	if err == nil {
 		d.armed = want
 	}
@@ -51,12 +94,9 @@ func (d *timing) arm(want time.Time, set func(time.Time) error) error {
 // renew gives an operation its full time from now on.
 func (d *timing) renew() {
 	if d.after > 0 { // else there is none, or one that is meant to interrupt
-		d.at = time.Now().Add(d.after)
+		d.at = in(d.after)
 	}
 }
-
-// past interrupts whatever waits for it.
-var past = time.Unix(1, 0)
 
 // SetDeadline implements net.Conn.
 func (c *conn) SetDeadline(t time.Time) error {
@@ -74,10 +114,8 @@ func (c *conn) SetReadDeadline(t time.Time) error {
 	}
 	c.deadlineMu.Lock()
 	defer c.deadlineMu.Unlock()
-	c.reads.at, c.reads.after, c.paused = t, 0, false
-	if !t.IsZero() {
-		c.reads.after = time.Until(t)
-	}
+	c.reads.set(t)
+	c.paused = false
 	if c.moved != nil {
 		close(c.moved)
 		c.moved = nil
@@ -97,20 +135,17 @@ func (c *conn) SetWriteDeadline(t time.Time) error {
 	}
 	c.deadlineMu.Lock()
 	defer c.deadlineMu.Unlock()
-	c.writes.at, c.writes.after = t, 0
-	if !t.IsZero() {
-		c.writes.after = time.Until(t)
-	}
+	c.writes.set(t)
 	return c.armWrite()
 }
 
-// wantedRead returns when a read from the client is to end, the zero time if
-// never. Its caller holds deadlineMu.
-func (c *conn) wantedRead() time.Time {
+// wantedRead returns when a read from the client is to end. Its caller holds
+// deadlineMu.
+func (c *conn) wantedRead() instant {
 	switch at := c.reads.at; {
 	case c.kicked:
 		return past
-	case !c.bound.IsZero() && (at.IsZero() || c.bound.Before(at)):
+	case c.bound != 0 && (at == 0 || c.bound < at):
 		return c.bound
 	default:
 		return at
@@ -121,7 +156,7 @@ func (c *conn) wantedRead() time.Time {
 // the true one. Its caller holds deadlineMu.
 func (c *conn) armRead() error {
 	want := c.wantedRead()
-	if !c.reads.late(want) && (c.reads.resumes && c.shaken.Load() || want.Equal(c.reads.armed)) || c.gone.Load() {
+	if !c.reads.late(want) && (c.reads.resumes && c.shaken.Load() || want == c.reads.armed) || c.gone.Load() {
 		return nil
 	}
 	return c.reads.arm(want, c.raw.SetReadDeadline)
@@ -130,7 +165,7 @@ func (c *conn) armRead() error {
 // armWrite is armRead for writing.
 func (c *conn) armWrite() error {
 	want := c.writes.at
-	if !c.writes.late(want) && (c.writes.resumes || want.Equal(c.writes.armed)) || c.gone.Load() {
+	if !c.writes.late(want) && (c.writes.resumes || want == c.writes.armed) || c.gone.Load() {
 		return nil
 	}
 	return c.writes.arm(want, c.raw.SetWriteDeadline)
@@ -166,9 +201,9 @@ func (c *conn) pause() {
 	switch {
 	case c.reads.after <= 0: // there is none, or one that is meant to interrupt
 	case c.paused: // since a command before
-		c.reads.at = time.Now().Add(c.left)
+		c.reads.at = in(c.left)
 	default:
-		c.paused, c.left = true, time.Until(c.reads.at)
+		c.paused, c.left = true, c.reads.at.left()
 	}
 }
 
@@ -178,7 +213,7 @@ func (c *conn) resume() {
 	defer c.deadlineMu.Unlock()
 	if c.paused {
 		c.paused = false
-		c.reads.at = time.Now().Add(c.left)
+		c.reads.at = in(c.left)
 	}
 	c.armRead() // if it fails, so will the read
 }
@@ -193,7 +228,7 @@ func (c *conn) renewRead() {
 
 // readDeadlineChange returns the server's read deadline, and a channel that is
 // closed when it sets another.
-func (c *conn) readDeadlineChange() (time.Time, <-chan struct{}) {
+func (c *conn) readDeadlineChange() (instant, <-chan struct{}) {
 	c.deadlineMu.Lock()
 	defer c.deadlineMu.Unlock()
 	if c.moved == nil {
@@ -235,9 +270,9 @@ func (c *conn) unkick() {
 // it: Proxy.CommandTimeout, or that of Proxy.MinDataRate.
 var errTooSlow = errors.New("smtpproxy: client too slow")
 
-// allow bounds the time for what the client is to send next; the zero time
-// lifts the bound. It is reading's to call.
-func (c *conn) allow(until time.Time) {
+// allow bounds the time for what the client is to send next; 0 lifts the bound. It
+// is reading's to call.
+func (c *conn) allow(until instant) {
 	c.deadlineMu.Lock()
 	defer c.deadlineMu.Unlock()
 	c.bound = until
@@ -281,11 +316,11 @@ func (c *conn) rearmRead(err error) error {
 	defer c.deadlineMu.Unlock()
 	want := c.wantedRead()
 	switch {
-	case c.reads.armed.IsZero() || time.Now().Before(c.reads.armed):
+	case c.reads.armed == 0 || c.reads.armed.left() > 0:
 		return err // of its own accord
 	case c.reads.early(want):
 		return c.reads.arm(want, c.raw.SetReadDeadline)
-	case !c.bound.IsZero() && want.Equal(c.bound):
+	case c.bound != 0 && want == c.bound:
 		return errTooSlow
 	}
 	return os.ErrDeadlineExceeded
@@ -301,11 +336,11 @@ func (f *contentFromClient) Read(p []byte) (n int, err error) {
 	if rate <= 0 {
 		return (*fromClient)(c).Read(p)
 	}
-	start := time.Now()
-	c.allow(start.Add(c.slack))
+	until := in(c.slack)
+	c.allow(until)
 	n, err = (*fromClient)(c).Read(p)
-	c.allow(time.Time{})
-	c.slack += time.Duration(n)*time.Second/time.Duration(rate) - time.Since(start)
+	c.allow(0)
+	c.slack = until.left() + time.Duration(n)*time.Second/time.Duration(rate)
 	c.slack = min(c.slack, dataSlack)
 	return n, err
 }
@@ -338,7 +373,7 @@ func (c *conn) rearmWrite() bool {
 func (c *conn) limitRead(d time.Duration) {
 	c.deadlineMu.Lock()
 	defer c.deadlineMu.Unlock()
-	c.reads.arm(time.Now().Add(d), c.raw.SetReadDeadline)
+	c.reads.arm(in(d), c.raw.SetReadDeadline)
 }
 
 // limitWrite interrupts a write under way when d is over, and gives later ones
@@ -346,7 +381,7 @@ func (c *conn) limitRead(d time.Duration) {
 func (c *conn) limitWrite(d time.Duration) {
 	c.deadlineMu.Lock()
 	defer c.deadlineMu.Unlock()
-	c.writes.at, c.writes.after = time.Now().Add(d), d
+	c.writes.at, c.writes.after = in(d), d
 	c.armWrite()
 }
 

@@ -4,6 +4,7 @@ import (
 	"net"
 	"runtime"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -30,26 +31,27 @@ func TestADeadlineThatMovesOnIsLeftToTheSocketUntilItPasses(t *testing.T) {
 	for i := range 100 {
 		c.SetDeadline(first.Add(time.Duration(i) * time.Second))
 	}
-	if !c.reads.armed.Equal(first) || !c.writes.armed.Equal(first) {
-		t.Errorf("the socket has %v and %v, not the first, %v", c.reads.armed, c.writes.armed, first)
+	is := func(i instant, t time.Time) bool { return i.time().Sub(t).Abs() < time.Second/2 }
+	if !is(c.reads.armed, first) || !is(c.writes.armed, first) {
+		t.Errorf("the socket has %v and %v, not the first, %v", c.reads.armed.time(), c.writes.armed.time(), first)
 	}
 	c.SetDeadline(time.Time{})
-	if !c.reads.armed.Equal(first) || !c.writes.armed.Equal(first) {
+	if !is(c.reads.armed, first) || !is(c.writes.armed, first) {
 		t.Error("the socket has another, though there's none")
 	}
 	earlier := first.Add(-time.Second)
 	c.SetDeadline(earlier)
-	if !c.reads.armed.Equal(earlier) || !c.writes.armed.Equal(earlier) {
-		t.Errorf("the socket has %v and %v, not the earlier one, %v", c.reads.armed, c.writes.armed, earlier)
+	if !is(c.reads.armed, earlier) || !is(c.writes.armed, earlier) {
+		t.Errorf("the socket has %v and %v, not the earlier one, %v", c.reads.armed.time(), c.writes.armed.time(), earlier)
 	}
 	// What has passed but isn't the server's word ends nothing.
-	passing := time.Now().Add(10 * time.Millisecond)
-	c.SetReadDeadline(passing)
+	c.SetReadDeadline(time.Now().Add(10 * time.Millisecond))
+	passing := c.reads.armed
 	c.SetReadDeadline(time.Now().Add(time.Minute))
 	c.s.phase = phaseCommand
 	go func() {
 		armed := passing
-		for armed.Equal(passing) { // until it has passed, and the socket got the other
+		for armed == passing { // until it has passed, and the socket got the other
 			runtime.Gosched()
 			c.deadlineMu.Lock()
 			armed = c.reads.armed
@@ -60,4 +62,38 @@ func TestADeadlineThatMovesOnIsLeftToTheSocketUntilItPasses(t *testing.T) {
 	if n, err := c.Read(make([]byte, 100)); n != len("NOOP\r\n") || err != nil {
 		t.Errorf("%d octets read, %v", n, err)
 	}
+}
+
+func TestEveryDeadlineIsAnInstant(t *testing.T) {
+	check := func(t *testing.T) {
+		for _, c := range []struct {
+			deadline time.Time
+			left     time.Duration // 0: none
+		}{
+			{time.Time{}, 0},
+			{time.Now().Add(time.Hour), time.Hour},
+			{time.Now().Add(-time.Hour), -time.Hour},
+			{time.Now().Add(time.Hour).Round(0), time.Hour}, // without the monotonic clock
+			{time.Unix(1, 0), -20 * 365 * 24 * time.Hour},
+			{time.Time{}.Add(1), -longTime}, // as long ago as can be
+			{time.Date(9999, 1, 1, 0, 0, 0, 0, time.UTC), longTime},
+		} {
+			var d timing
+			d.set(c.deadline)
+			switch got := d.at.time(); {
+			case c.left == 0:
+				if d.at != 0 || !got.IsZero() {
+					t.Errorf("no deadline: %v", got)
+				}
+			case c.left < 0 && d.at.left() > c.left+time.Second, c.left > 0 && d.at.left() < c.left-time.Second,
+				time.Until(got).Abs() < c.left.Abs()-time.Second:
+				t.Errorf("%v: %v, in %v", c.deadline, got, d.at.left())
+			}
+		}
+		if past.left() > -time.Hour || !past.time().Before(time.Now()) {
+			t.Errorf("the past is in %v", past.left())
+		}
+	}
+	t.Run("real clock", check)
+	t.Run("test's clock", func(t *testing.T) { synctest.Test(t, check) })
 }

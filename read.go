@@ -6,7 +6,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"time"
 
 	"github.com/seed3262c777/smtpproxy/internal/wire"
 )
@@ -65,10 +64,8 @@ func (c *conn) fail() {
 // bring is Read, for one caller at a time.
 func (c *conn) bring(p []byte) (n int, err error) {
 	for begins := true; ; begins = false {
-		if len(c.rest) > 0 {
-			n = copy(p, c.rest)
-			c.rest = c.rest[n:]
-			return n, nil
+		if c.rest.len() > 0 {
+			return c.rest.take(p), nil
 		}
 		if c.closed.Load() {
 			return 0, net.ErrClosed
@@ -250,10 +247,8 @@ func (c *conn) hand(p []byte, line string, chunk int64) int {
 		p[n], p[n+1] = '\r', '\n'
 		return n + 2
 	}
-	c.rest = append(append(make([]byte, 0, len(line)+2), line...), '\r', '\n')
-	n := copy(p, c.rest)
-	c.rest = c.rest[n:]
-	return n
+	c.rest.put([]byte(line + "\r\n"))
+	return c.rest.take(p)
 }
 
 // line returns the client's next line without its line end, CRLF or LF, and
@@ -278,8 +273,8 @@ func (c *conn) line(p []byte) (line string, ok bool, err error) {
 			} else {
 				c.in.skip(i + 1)
 			}
-			if !c.bound.IsZero() {
-				c.allow(time.Time{})
+			if c.bound != 0 {
+				c.allow(0)
 			}
 			c.lookAhead()
 			return line, true, nil
@@ -294,8 +289,8 @@ func (c *conn) line(p []byte) (line string, ok bool, err error) {
 		case c.inErr != nil:
 			// An unfinished line is no command.
 			return "", false, c.readError()
-		case len(held) > 0 && c.bound.IsZero() && c.s.cfg.CommandTimeout > 0:
-			c.allow(time.Now().Add(c.s.cfg.CommandTimeout))
+		case len(held) > 0 && c.bound == 0 && c.s.cfg.CommandTimeout > 0:
+			c.allow(in(c.s.cfg.CommandTimeout))
 		}
 		held, inP = c.receive(p, min(len(held)+1, c.limit))
 	}

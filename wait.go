@@ -50,15 +50,15 @@ func (c *conn) watch(wake chan struct{}, ahead bool) error {
 		return c.readError()
 	}
 	// There's no room to read on, or nothing: wait for what else may come.
-	orphaned := time.Now().Add(orphanTime)
+	orphaned := in(orphanTime)
 	for {
 		at, moved := c.readDeadlineChange()
-		if c.inErr != nil && (at.IsZero() || at.After(orphaned)) {
+		if c.inErr != nil && (at == 0 || at > orphaned) {
 			at = orphaned
 		}
 		var expired <-chan time.Time
-		if !at.IsZero() {
-			t := time.NewTimer(time.Until(at))
+		if at != 0 {
+			t := time.NewTimer(at.left())
 			defer t.Stop()
 			expired = t.C
 		}
@@ -67,7 +67,7 @@ func (c *conn) watch(wake chan struct{}, ahead bool) error {
 			return nil
 		case <-moved:
 		case <-expired:
-			if c.inErr != nil && at.Equal(orphaned) {
+			if c.inErr != nil && at == orphaned {
 				return c.inErr
 			}
 			return os.ErrDeadlineExceeded

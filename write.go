@@ -33,9 +33,9 @@ func (c *conn) Write(p []byte) (int, error) {
 		return 0, err
 	}
 	b := p
-	if len(c.partial) > 0 {
-		c.partial = append(c.partial, p...)
-		b = c.partial
+	if c.partial.len() > 0 {
+		c.partial.put(p)
+		b = c.partial.held()
 	}
 	for len(b) > 0 {
 		n, code, err := c.reply.Next(b)
@@ -43,16 +43,26 @@ func (c *conn) Write(p []byte) (int, error) {
 			return 0, c.lostStep("malformed reply from the server")
 		}
 		if n == 0 {
-			c.partial = append(c.partial[:0], b...)
+			c.keepPartial(b)
 			return len(p), nil
 		}
 		if err := c.relay(code, b[:n]); err != nil {
+			c.partial.release()
 			return 0, err
 		}
 		b = b[n:]
 	}
-	c.partial = nil
+	c.partial.release()
 	return len(p), nil
+}
+
+// keepPartial keeps b, the last octets that the server has written.
+func (c *conn) keepPartial(b []byte) {
+	if n := c.partial.len(); n > 0 {
+		c.partial.skip(n - len(b)) // they are there
+	} else {
+		c.partial.put(b)
+	}
 }
 
 // relay gives the client one reply of the server's.
@@ -236,19 +246,18 @@ func (c *conn) respond(r Reply, hold bool) {
 // send writes a reply to the client, or holds it while more commands wait, so
 // that the replies to a group leave together. Its caller holds writeMu.
 func (c *conn) send(reply []byte, hold bool) error {
-	if hold && c.more.Load() && len(c.out)+len(reply) <= maxHeld {
-		if len(c.out) == 0 {
-			c.out = getBuffer(maxHeld)[:0]
+	if hold && c.more.Load() && c.out.len()+len(reply) <= maxHeld {
+		if c.out.len() == 0 {
 			c.holds.Store(true)
 			c.startTimer()
 		}
-		c.out = append(c.out, reply...)
+		c.out.put(reply)
 		return nil
 	}
-	if len(c.out) == 0 {
+	if c.out.len() == 0 {
 		return c.write(reply)
 	}
-	c.out = append(c.out, reply...)
+	c.out.put(reply)
 	return c.writeHeld()
 }
 
@@ -299,16 +308,15 @@ func (c *conn) flush() {
 }
 
 func (c *conn) sendHeld() {
-	if len(c.out) > 0 {
+	if c.out.len() > 0 {
 		c.renewWrite()
 		c.writeHeld()
 	}
 }
 
 func (c *conn) writeHeld() error {
-	err := c.write(c.out)
-	putBuffer(c.out[:cap(c.out)])
-	c.out = nil
+	err := c.write(c.out.held())
+	c.out.release()
 	c.holds.Store(false)
 	return err
 }
@@ -317,7 +325,8 @@ func (c *conn) writeHeld() error {
 // the client's commands any more. Its caller holds writeMu.
 func (c *conn) lostStep(what string) error {
 	c.s.logLostStep(what)
-	c.broken, c.partial = true, nil
+	c.broken = true
+	c.partial.release()
 	c.s.mu.Lock()
 	c.drop = true
 	c.s.advance(&event{kind: lost})
