@@ -12,7 +12,7 @@ import (
 // in. Its caller holds s.mu.
 func (s *Session) isBinary() bool {
 	binary := false
-	for key, value := range s.txn.SenderParams.All() {
+	for key, value := range s.txn.get().SenderParams.All() {
 		if key == "BODY" {
 			if upperASCII(value) != "BINARYMIME" {
 				return false
@@ -34,7 +34,7 @@ func (s *Session) admit(to *command, d *decision) {
 		d.reject(500, EnhancedCode{5, 5, 2}, "Syntax error, command unrecognized")
 	case strings.HasPrefix(verb, "STARTTLS"):
 		s.admitSTARTTLS(verb, d)
-	case verb == "MAIL" && s.txn.Active:
+	case verb == "MAIL" && s.txn.get().Active:
 		// RFC 5321 section 4.1.1.2; go-smtp would keep the recipients.
 		d.reject(503, EnhancedCode{5, 5, 1}, "Nested MAIL command")
 	case verb == "DATA" && s.bdatFailed:
@@ -51,7 +51,7 @@ func (s *Session) admit(to *command, d *decision) {
 // holdsAuth tells whether AUTH is neither offered nor passed, for want of TLS.
 // Behind the library a server can't know, so the library keeps its policy.
 func (s *Session) holdsAuth() bool {
-	return s.relay && s.conn.TLS.Protocol == "" && !s.cfg.AllowInsecureAuth &&
+	return s.relay && !s.conn.inTLS() && !s.cfg.AllowInsecureAuth &&
 		(s.cfg.TLSConfig != nil || s.cfg.RequireTLSForAuth)
 }
 
@@ -65,11 +65,11 @@ func (s *Session) admitSTARTTLS(verb string, d *decision) {
 		// RFC 3207 section 4: no parameters.
 		d.reject(501, EnhancedCode{5, 5, 4}, "STARTTLS has no parameters")
 	case !s.relay:
-	case s.conn.TLS.Protocol != "":
+	case s.conn.inTLS():
 		d.reject(503, EnhancedCode{5, 5, 1}, "Already running in TLS")
 	case s.cfg.TLSConfig == nil:
 		d.reject(502, EnhancedCode{5, 5, 1}, "TLS not supported")
-	case s.txn.Active || s.conn.Auth != (Auth{}):
+	case s.txn.get().Active || s.conn.hasAuth():
 		d.reject(503, EnhancedCode{5, 5, 1}, "STARTTLS not allowed after MAIL or AUTH")
 	default:
 		d.tls = true
@@ -83,14 +83,15 @@ const maxChunk = 1<<32 - 1
 // them before it replies (RFC 3030 section 2): else nobody could tell the
 // chunk from the commands behind it. Codes and texts are go-smtp's.
 func (s *Session) admitBDAT(size int64, d *decision) {
+	mail := s.txn.get()
 	switch {
 	case size < 0:
 		d.reject(501, EnhancedCode{5, 5, 4}, "Malformed BDAT command")
-	case s.txn.Recipients.Len() == 0 || s.bdatFailed:
+	case mail.Recipients.Len() == 0 || s.bdatFailed:
 		d.reject(502, EnhancedCode{5, 5, 1}, "Missing RCPT TO command.")
-	case size > maxChunk || s.size > 0 && size > s.size-s.bdatTotal:
+	case size > maxChunk || s.size > 0 && size > s.size-mail.octets:
 		d.reject(552, EnhancedCode{5, 3, 4}, "Max message size exceeded")
-	case size < smallChunk && s.counted.smallChunks >= s.cfg.smallChunks:
+	case size < smallChunk && mail.smallChunks >= s.cfg.smallChunks:
 		d.tooMany("chunks")
 	}
 }

@@ -35,7 +35,7 @@ func (c *conn) endsBehindCR(chunk int64) bool {
 	}
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()
-	c.rejected = c.s.pending.last && c.s.bdatTotal > 0 && c.strict.BehindCR()
+	c.rejected = c.s.pending.last && c.s.txn.get().octets > 0 && c.strict.BehindCR()
 	return c.rejected
 }
 

@@ -21,7 +21,7 @@ func (s *Session) ask(ctx context.Context, q *call, d *decision) {
 	}
 	c := s.newContext(ctx)
 	defer s.endCall(c, q)
-	hooks, failure := guard(func() (Decision, error) { return callHook(s.cfg.Hook, c, q) })
+	hooks, failure := guard(func() (Decision, error) { return s.callHook(c, q) })
 	s.conclude(c, q, d, hooks, failure)
 }
 
@@ -59,13 +59,19 @@ func (s *Session) conclude(c *Context, q *call, d *decision, hooks Decision, fai
 }
 
 // callHook calls the hook with what it may see.
-func callHook(h Hook, c *Context, q *call) (Decision, error) {
-	if f, ok := h.(HookFunc); ok {
+func (s *Session) callHook(c *Context, q *call) (Decision, error) {
+	var conn Connection
+	var txn Transaction
+	s.mu.Lock()
+	s.view(&conn)
+	s.txn.view(&txn)
+	s.mu.Unlock()
+	if f, ok := s.cfg.Hook.(HookFunc); ok {
 		// Its method would copy all of it once more, and with that the
 		// stack of an idle connection would be one of 8 KiB, not of 4.
-		return f(c, q.cmd, *q.conn, q.txn)
+		return f(c, q.cmd, conn, txn)
 	}
-	return h.Command(c, q.cmd, *q.conn, q.txn)
+	return s.cfg.Hook.Command(c, q.cmd, conn, txn)
 }
 
 // failed makes d the decision about a command that the hook failed at.
@@ -124,7 +130,7 @@ func (s *Session) callInTime(ctx context.Context, c *Context, q call) (Decision,
 	go func() {
 		r := result{failure: &Failure{Err: ErrHookExit}}
 		defer func() { results <- r }()
-		r.d, r.failure = guard(func() (Decision, error) { return callHook(s.cfg.Hook, c, &q) })
+		r.d, r.failure = guard(func() (Decision, error) { return s.callHook(c, &q) })
 	}()
 	select {
 	case r := <-results:
@@ -231,7 +237,7 @@ func (s *Session) logFailure(f Failure) {
 		return
 	}
 	attrs := []slog.Attr{
-		slog.String("connection", s.id),
+		slog.String("connection", s.conn.id),
 		slog.Any("command", f.Command),
 		// fmt bears with an Error method that panics, as that of a nil
 		// pointer in an error may: this is within the server's Read.
@@ -248,7 +254,7 @@ func (s *Session) logLostStep(what string) {
 		return
 	}
 	s.cfg.Logger.LogAttrs(context.Background(), slog.LevelWarn, "smtpproxy: connection ended",
-		slog.String("connection", s.id), slog.String("reason", what))
+		slog.String("connection", s.conn.id), slog.String("reason", what))
 }
 
 // scrub masks in the text of a hook's error what the command masks: the words

@@ -22,69 +22,63 @@ import (
 // Locks, in the order they may be taken: readMu, writeMu, s.mu, deadlineMu.
 // Only readMu, writeMu and shake are held during I/O; Close takes none of them.
 type conn struct {
-	raw    net.Conn
-	s      *Session
-	l      *listener
-	closed atomic.Bool
-	shaken atomic.Bool // no TLS handshake is due
-	shake  sync.Mutex  // held during the handshake
-	gone   atomic.Bool // raw is another connection's, after STARTTLS
+	raw   net.Conn
+	s     *Session
+	l     *listener
+	shake sync.Mutex // held during the handshake
 
-	readMu   sync.Mutex // held by Read; guards what follows
-	in       buffer     // what the client has sent ahead
-	inErr    error      // why nothing will be added to in
-	limit    int        // of the next line, with its line end
-	rest     buffer     // of a line that was longer than the server's slice
-	rejected bool       // it has a bare CR or LF: what is left is dropped
-	complete bool       // nothing is left
-	dropped  int64      // octets of it so far
-	// What is left of a chunk that nobody wants, and the reply to it.
-	unwanted      int64
-	unwantedReply *Reply
-
-	writeMu sync.Mutex // guards what follows, and Write of raw
-	reply   wire.Reply
-	partial buffer // a reply that the server hasn't finished
-	broken  bool   // what the server writes is no dialogue any more
-	out     buffer // replies held back
-	cut     bool   // a reply couldn't be sent, or not as a whole
-	timer   *time.Timer
-	ticking bool // timer runs
-	greeted bool // the server has
-
-	more  atomic.Bool // in holds another whole line
-	holds atomic.Bool // out holds something
-
+	closed  atomic.Bool
+	shaken  atomic.Bool // no TLS handshake is due
+	gone    atomic.Bool // raw is another connection's, after STARTTLS
+	claimed atomic.Bool // after STARTTLS: accepted by the server, or turned away
+	more    atomic.Bool // in holds another whole line
+	holds   atomic.Bool // out holds something
 	// givenUp tells that a Read has failed, and the server has written
 	// nothing since, or nothing but replies to content.
 	givenUp atomic.Bool
 
+	readMu   sync.Mutex // held by Read; guards what follows
+	in       buffer     // what the client has sent ahead
+	inErr    error      // why nothing will be added to in
+	rest     buffer     // of a line that was longer than the server's slice
+	unwanted *unwanted  // nil if there's nothing to drop
+	dropped  int64      // octets of a message that is rejected, so far
+	rejected bool       // it has a bare CR or LF: what is left is dropped
+	complete bool       // nothing is left
+
+	writeMu sync.Mutex // guards what follows, and Write of raw
+	broken  bool       // what the server writes is no dialogue any more
+	cut     bool       // a reply couldn't be sent, or not as a whole
+	ticking bool       // timer runs
+	greeted bool       // the server has
+	reply   wire.Reply
+	partial buffer // a reply that the server hasn't finished
+	out     buffer // replies held back
+	timer   *time.Timer
+
 	// Guarded by s.mu, since they change together with the session:
+	chunk   int64        // octets of a BDAT chunk that the server hasn't got
 	content wire.Content // also used without s.mu, by Read
 	strict  wire.Strict  // likewise, with RejectBareNewlines
-	// slack is for how long the client may be silent, with MinDataRate;
-	// likewise.
-	slack   time.Duration
-	ended   bool  // the server has the content's end, or may think so
-	sure    bool  // ended, and there's no doubt about it
-	taken   bool  // a reply before the end was 2xx
-	flowing bool  // all replies are here, the content isn't
-	refused bool  // likewise, and nobody wants the rest
-	chunk   int64 // octets of a BDAT chunk that the server hasn't got
-	drop    bool  // the library ends the connection
-	waiting bool  // Read waits for a reply
-	ahead   bool  // and reads ahead meanwhile
+	ended   bool         // the server has the content's end, or may think so
+	sure    bool         // ended, and there's no doubt about it
+	taken   bool         // a reply before the end was 2xx
+	flowing bool         // all replies are here, the content isn't
+	refused bool         // likewise, and nobody wants the rest
+	drop    bool         // the library ends the connection
+	waiting bool         // Read waits for a reply
+	ahead   bool         // and reads ahead meanwhile
+	// slack is for how long the client may be silent, with MinDataRate; also
+	// used without s.mu, by Read.
+	slack time.Duration
 	// undecided is there while it isn't known whether the server reads on
 	// after it has refused a message before its end.
 	undecided chan struct{}
 	wake      chan struct{}
-	next      *conn // follows this one after STARTTLS
+	next      *conn       // follows this one after STARTTLS
+	patience  *time.Timer // after STARTTLS: until the server has accepted it
 	// postponed is the server's greeting, if it wasn't 220 after STARTTLS.
-	postponed []byte
-
-	// Of a connection after STARTTLS, until the server has accepted it:
-	patience *time.Timer
-	claimed  atomic.Bool // not guarded by s.mu
+	postponed buffer
 
 	deadlineMu sync.Mutex // guards what follows, and deadlines of raw
 	reads      timing
@@ -94,6 +88,15 @@ type conn struct {
 	moved      chan struct{} // closed when the server sets another read deadline
 	paused     bool          // reads.at doesn't count: see pause
 	kicked     bool          // reads end at once
+	// resumes tells in which direction raw can go on after a deadline; it
+	// never changes.
+	resumes struct{ reads, writes bool }
+}
+
+// unwanted is what is left of a chunk that nobody wants, and the reply to it.
+type unwanted struct {
+	octets int64
+	reply  Reply
 }
 
 // Times that bound what the library does on its own account.
@@ -130,7 +133,7 @@ const (
 )
 
 func newConn(raw net.Conn, l *listener) *conn {
-	s := newSession(l.cfg, newConnection(raw, l.cfg.ServerID), Transaction{})
+	s := newSession(l.cfg, factsOf(raw), transaction{})
 	s.relay = true
 	if l.cfg.ImplicitTLS {
 		config := l.cfg.TLSConfig
@@ -140,7 +143,7 @@ func newConn(raw net.Conn, l *listener) *conn {
 		raw = tls.Server(raw, config)
 	}
 	c := &conn{raw: raw, s: s, l: l}
-	c.reads.resumes, c.writes.resumes = resumes(raw)
+	c.resumes.reads, c.resumes.writes = resumes(raw)
 	_, isTLS := raw.(*tls.Conn)
 	c.shaken.Store(!isTLS)
 	return c
@@ -170,7 +173,7 @@ func (c *conn) Close() error {
 	postponed := c.postponed
 	c.s.mu.Unlock()
 	if c.writeMu.TryLock() {
-		c.out.put(postponed)
+		c.out.put(postponed.held())
 		if c.out.len() > 0 && !c.cut {
 			c.raw.SetWriteDeadline(time.Now().Add(closeTime))
 			c.raw.Write(c.out.held())

@@ -115,13 +115,70 @@ type Auth struct {
 	Username  string // empty for a mechanism that has none
 }
 
-// newConnection describes an accepted connection.
-func newConnection(c net.Conn, serverID string) Connection {
-	conn := Connection{ID: newID(), ServerID: serverID}
-	conn.RemoteIP, conn.RemotePort = ipPort(c.RemoteAddr())
-	conn.LocalIP, conn.LocalPort = ipPort(c.LocalAddr())
-	conn.RemoteUID.ID, conn.RemoteUID.Valid = peercred.UID(c)
-	return conn
+// facts are what a session knows of its connection. It has room for TLS and AUTH
+// only where they are: most connections are idle most of the time.
+type facts struct {
+	id, ptr               string // id never changes
+	remoteIP, localIP     netip.Addr
+	remotePort, localPort uint16
+	earlyTalker           bool
+	uid                   UID
+	helo                  HELO
+	secure                *secure // nil without TLS and AUTH
+}
+
+type secure struct {
+	tls  TLS
+	auth Auth
+}
+
+// facts returns those that have c for their view. An empty ID is replaced.
+func (c *Connection) facts() facts {
+	f := facts{
+		id: c.ID, ptr: c.RemotePTR,
+		remoteIP: c.RemoteIP, localIP: c.LocalIP,
+		remotePort: c.RemotePort, localPort: c.LocalPort,
+		earlyTalker: c.EarlyTalker,
+		uid:         c.RemoteUID,
+		helo:        c.HELO,
+		secure:      &secure{c.TLS, c.Auth},
+	}
+	if f.id == "" {
+		f.id = newID()
+	}
+	return f
+}
+
+// view makes c the Connection, as a hook sees it, but for the server's ID.
+func (f *facts) view(c *Connection) {
+	*c = Connection{}
+	c.ID, c.RemotePTR = f.id, f.ptr
+	c.RemoteIP, c.RemotePort, c.LocalIP, c.LocalPort = f.remoteIP, f.remotePort, f.localIP, f.localPort
+	c.RemoteUID, c.EarlyTalker, c.HELO = f.uid, f.earlyTalker, f.helo
+	if f.secure != nil {
+		c.TLS, c.Auth = f.secure.tls, f.secure.auth
+	}
+}
+
+func (f *facts) inTLS() bool { return f.secure != nil && f.secure.tls.Protocol != "" }
+
+func (f *facts) hasAuth() bool { return f.secure != nil && f.secure.auth != (Auth{}) }
+
+// authenticate notes who the client is.
+func (f *facts) authenticate(a Auth) {
+	if f.secure == nil {
+		f.secure = new(secure)
+	}
+	f.secure.auth = a
+}
+
+// factsOf returns those of an accepted connection.
+func factsOf(c net.Conn) facts {
+	f := facts{id: newID()}
+	f.remoteIP, f.remotePort = ipPort(c.RemoteAddr())
+	f.localIP, f.localPort = ipPort(c.LocalAddr())
+	f.uid.ID, f.uid.Valid = peercred.UID(c)
+	return f
 }
 
 func ipPort(a net.Addr) (netip.Addr, uint16) {

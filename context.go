@@ -23,9 +23,14 @@ type Context struct {
 
 	mu     sync.Mutex
 	parent context.Context
-	std    context.Context // made when a hook first waits for anything
-	cancel context.CancelFunc
+	std    *standard // made when a hook first waits for anything
 	over   bool
+}
+
+// standard is the standard library's context that a Context stands for.
+type standard struct {
+	context.Context
+	cancel context.CancelFunc
 }
 
 // NewContext returns a Context with a user state of its own, for calling a
@@ -58,18 +63,17 @@ func (c *Context) base() context.Context {
 	return c.parent
 }
 
-// standard returns the standard library's context that the Context stands for.
-// It is made late, since most hooks never wait.
 func (c *Context) standard() context.Context {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.std == nil {
-		c.std, c.cancel = context.WithCancel(c.parent)
+		c.std = new(standard)
+		c.std.Context, c.std.cancel = context.WithCancel(c.parent)
 		if c.over {
-			c.cancel()
+			c.std.cancel()
 		}
 	}
-	return c.std
+	return c.std.Context
 }
 
 // begin makes the Context one for a call with the given parent. What a hook has
@@ -78,8 +82,7 @@ func (c *Context) standard() context.Context {
 func (c *Context) begin(parent context.Context) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.parent, c.over = parent, false
-	c.std, c.cancel = nil, nil
+	c.parent, c.over, c.std = parent, false, nil
 }
 
 // end makes the Context done. It reports whether nobody can still hold
@@ -88,8 +91,8 @@ func (c *Context) end() (unused bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.over = true
-	if c.cancel != nil {
-		c.cancel()
+	if c.std != nil {
+		c.std.cancel()
 	}
 	return c.std == nil
 }
@@ -97,8 +100,13 @@ func (c *Context) end() (unused bool) {
 // userState holds one value of each type, for as long as the client's
 // connection lasts.
 type userState struct {
-	mu     sync.Mutex
-	values []any
+	mu   sync.Mutex
+	last *userValue
+}
+
+type userValue struct {
+	value  any
+	before *userValue
 }
 
 // State returns the connection's T, which is made, as a zero T, when it is
@@ -120,12 +128,12 @@ func State[T any](ctx *Context) *T {
 	st := ctx.state
 	st.mu.Lock()
 	defer st.mu.Unlock()
-	for _, v := range st.values {
-		if t, ok := v.(*T); ok {
+	for v := st.last; v != nil; v = v.before {
+		if t, ok := v.value.(*T); ok {
 			return t
 		}
 	}
 	t := new(T)
-	st.values = append(st.values, t)
+	st.last = &userValue{t, st.last}
 	return t
 }

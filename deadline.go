@@ -1,6 +1,7 @@
 package smtpproxy
 
 import (
+	"cmp"
 	"crypto/tls"
 	"errors"
 	"net"
@@ -38,7 +39,7 @@ func now() instant { return instant(time.Since(epoch)) }
 
 // in returns the instant that is d from now.
 func in(d time.Duration) instant {
-	return (now() + instant(min(max(d, -longTime), longTime))) | 1
+	return cmp.Or(now()+instant(min(max(d, -longTime), longTime)), 1)
 }
 
 // left returns the time until i, which isn't 0.
@@ -59,8 +60,6 @@ type timing struct {
 	at    instant       // the server's deadline
 	after time.Duration // what was left when it was set
 	armed instant       // raw's: not later than what is wanted, but maybe earlier
-	// resumes tells that the direction can go on after a deadline.
-	resumes bool
 }
 
 // set takes a deadline of the server's.
@@ -156,7 +155,7 @@ func (c *conn) wantedRead() instant {
 // the true one. Its caller holds deadlineMu.
 func (c *conn) armRead() error {
 	want := c.wantedRead()
-	if !c.reads.late(want) && (c.reads.resumes && c.shaken.Load() || want == c.reads.armed) || c.gone.Load() {
+	if !c.reads.late(want) && (c.resumes.reads && c.shaken.Load() || want == c.reads.armed) || c.gone.Load() {
 		return nil
 	}
 	return c.reads.arm(want, c.raw.SetReadDeadline)
@@ -165,7 +164,7 @@ func (c *conn) armRead() error {
 // armWrite is armRead for writing.
 func (c *conn) armWrite() error {
 	want := c.writes.at
-	if !c.writes.late(want) && (c.writes.resumes || want == c.writes.armed) || c.gone.Load() {
+	if !c.writes.late(want) && (c.resumes.writes || want == c.writes.armed) || c.gone.Load() {
 		return nil
 	}
 	return c.writes.arm(want, c.raw.SetWriteDeadline)
@@ -366,7 +365,7 @@ func (t *toClient) Write(p []byte) (n int, err error) {
 func (c *conn) rearmWrite() bool {
 	c.deadlineMu.Lock()
 	defer c.deadlineMu.Unlock()
-	return c.writes.resumes && c.writes.early(c.writes.at) && c.writes.arm(c.writes.at, c.raw.SetWriteDeadline) == nil
+	return c.resumes.writes && c.writes.early(c.writes.at) && c.writes.arm(c.writes.at, c.raw.SetWriteDeadline) == nil
 }
 
 // limitRead gives the last reads from raw, beneath fromClient, that much time.

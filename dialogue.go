@@ -1,7 +1,6 @@
 package smtpproxy
 
 import (
-	"slices"
 	"strconv"
 	"strings"
 
@@ -17,7 +16,7 @@ type event struct {
 	over bool       // answered: the connection ends
 	code int        // replied, answered
 	cmd  *command   // passed, answered
-	helo []string   // replied: the lines of the reply
+	size int64      // replied: of SIZE in the reply to EHLO or LHLO
 	rcpt *Recipient // replied: the recipient that a 2xx accepts
 	tls  *TLS       // startedTLS
 }
@@ -44,23 +43,28 @@ const (
 )
 
 // take takes the server's reply into the state. lines are needed of a reply to
-// EHLO or LHLO only; the client gets those that are returned. Its caller holds
-// s.mu, which is released while Proxy.TransportID is called.
-func (s *Session) take(code int, lines []string) (verdict, []string) {
-	e := event{kind: replied, code: code, helo: lines}
+// EHLO or LHLO only; if the client has to get others, they are returned, and lines
+// used for them. Its caller holds s.mu, which is released while Proxy.TransportID
+// is called.
+func (s *Session) take(code int, lines []string) (v verdict, others []string) {
+	e := event{kind: replied, code: code}
 	if s.phase == phaseReply && s.pending.verb == "RCPT" && code/100 == 2 {
 		e.rcpt = s.recipient(s.pending.line)
 	}
-	if s.relay && code == 250 && s.wantsLines() {
-		lines = s.offered(lines)
+	if code == 250 && s.wantsLines() {
+		e.size = sizeKeyword(lines)
+		if s.relay {
+			others = s.offered(lines)
+		}
 	}
-	return s.advance(&e), lines
+	return s.advance(&e), others
 }
 
 // transportID calls Proxy.TransportID, with s.mu released. A panic gives none:
 // it would end the process, from within the server's Write.
 func (s *Session) transportID(r Recipient) (id string) {
-	conn := *s.conn
+	var conn Connection
+	s.view(&conn)
 	s.mu.Unlock()
 	defer s.mu.Lock()
 	defer func() {
@@ -93,7 +97,7 @@ func (s *Session) advance(e *event) verdict {
 	case readsOn:
 		// go-smtp in LMTP mode answers a chunk once for all recipients, if
 		// its backend fails early, and goes on.
-		if s.phase == phaseReply && s.lmtp && s.pending.last && s.due < s.txn.Recipients.Len() {
+		if s.phase == phaseReply && s.lmtp && s.pending.last && s.due < s.txn.get().Recipients.Len() {
 			s.endMessage()
 		}
 	case lost:
@@ -108,11 +112,11 @@ func (s *Session) advanceCommand(cmd *command) {
 	s.observe(cmd)
 	s.phase, s.pending, s.due = phaseReply, *cmd, 1
 	if cmd.verb == "BDAT" && cmd.size < smallChunk {
-		s.counted.smallChunks++
+		s.txn.change().smallChunks++
 	}
 	if cmd.verb == "BDAT" && cmd.last && s.lmtp {
 		// RFC 2033 section 4.3.
-		s.due = s.txn.Recipients.Len()
+		s.due = s.txn.get().Recipients.Len()
 	}
 }
 
@@ -130,8 +134,8 @@ func (s *Session) advanceAnswer(e *event) {
 	case s.phase == phaseSASL && s.relay:
 		// RFC 4954 section 4: the exchange is cancelled with "*"; the
 		// client has its answer already.
-		s.after, next = next, phaseReply
-		s.pending, s.due = command{line: "*", swallow: true}, 1
+		s.pending, s.due = command{line: "*", swallow: true, after: next}, 1
+		next = phaseReply
 	}
 	if e.cmd.verb == "BDAT" {
 		// A message with a hole must not reach the server's end.
@@ -146,7 +150,7 @@ func (s *Session) advanceAnswer(e *event) {
 // advanceTLS is the part of advance for TLS. The client's next command finds the
 // state after the greeting (RFC 3207 section 4.2).
 func (s *Session) advanceTLS(t *TLS) {
-	s.change(func(c *Connection) { c.HELO, c.Auth, c.TLS = HELO{}, Auth{}, *t })
+	s.conn.helo, s.conn.secure = HELO{}, &secure{tls: *t}
 	s.lmtp, s.size, s.suspect, s.next = false, 0, false, false
 	s.resetTransaction()
 	s.setPhase(phaseCommand)
@@ -222,7 +226,7 @@ func (s *Session) advanceReply(e *event) verdict {
 			s.setPhase(phaseOver)
 			return breakStep
 		}
-		s.setPhase(s.after)
+		s.setPhase(cmd.after)
 		return swallow
 	}
 	switch {
@@ -234,7 +238,7 @@ func (s *Session) advanceReply(e *event) verdict {
 		s.due = 1
 		if s.lmtp {
 			// RFC 2033 section 4.2: a reply for each accepted RCPT.
-			s.due = max(1, s.txn.Recipients.Len())
+			s.due = max(1, s.txn.get().Recipients.Len())
 		}
 		return forward
 	case s.due > 0:
@@ -250,9 +254,9 @@ func (s *Session) advanceReply(e *event) verdict {
 		if e.code != 250 {
 			break // RFC 5321 section 4.1.4: as if it had not been sent
 		}
-		s.change(func(c *Connection) { c.HELO = HELO{cmd.verb, strings.TrimSpace(argsOf(cmd.line))} })
+		s.conn.helo = HELO{cmd.verb, strings.TrimSpace(argsOf(cmd.line))}
 		s.lmtp = cmd.verb == "LHLO"
-		s.size = sizeKeyword(e.helo)
+		s.size = e.size
 		s.resetTransaction()
 	case "MAIL":
 		if ok {
@@ -260,14 +264,15 @@ func (s *Session) advanceReply(e *event) verdict {
 		}
 	case "RCPT":
 		if ok {
-			s.txn.Recipients.list = append(s.txn.Recipients.list, *e.rcpt)
+			r := &s.txn.change().Recipients
+			r.list = append(r.list, *e.rcpt)
 		}
 	case "RSET":
 		if ok {
 			s.resetTransaction()
 		}
 	case "BDAT":
-		s.bdatTotal += cmd.size
+		s.txn.change().octets += cmd.size
 		switch {
 		case cmd.last:
 			s.endMessage()
@@ -279,7 +284,7 @@ func (s *Session) advanceReply(e *event) verdict {
 		}
 	case "AUTH":
 		if e.code == 235 && exchange != nil {
-			s.change(func(c *Connection) { c.Auth = Auth{s.mechanism, exchange.Username()} })
+			s.conn.authenticate(Auth{exchange.Mechanism, exchange.Username()})
 		} else {
 			s.suspect = true
 		}
@@ -298,20 +303,13 @@ func (s *Session) setPhase(p phase) {
 	}
 }
 
-// change replaces the connection by one that f has changed, so that a hook can be
-// given the old one while nobody holds s.mu. Its caller does.
-func (s *Session) change(f func(*Connection)) {
-	conn := *s.conn
-	f(&conn)
-	s.conn = &conn
-}
-
 // openTransaction opens a transaction with an accepted MAIL command. A path
 // that can't be parsed leaves the parsed fields empty: the server took it.
 func (s *Session) openTransaction(line string) {
-	s.bdatTotal, s.bdatFailed, s.counted.smallChunks = 0, false, 0
-	s.txn.Active = true
-	s.txn.SenderAddress, s.txn.Sender, s.txn.SenderParams, _ = parseMail(argsOf(line))
+	mail := s.txn.change()
+	mail.Active, mail.octets, mail.smallChunks = true, 0, 0
+	s.bdatFailed = false
+	mail.SenderAddress, mail.Sender, mail.SenderParams, _ = parseMail(argsOf(line))
 }
 
 // recipient makes a Recipient of an accepted RCPT command. s.mu is released
@@ -327,8 +325,8 @@ func (s *Session) recipient(line string) *Recipient {
 
 // resetTransaction is RSET: no transaction is open (RFC 5321 section 4.1.1.5).
 func (s *Session) resetTransaction() {
-	s.txn = Transaction{}
-	s.bdatTotal, s.bdatFailed = 0, false
+	s.txn = transaction{}
+	s.bdatFailed = false
 }
 
 // endMessage follows the reply to the end of a message, which clears the
@@ -337,7 +335,7 @@ func (s *Session) endMessage() {
 	// Without LHLO, too, a server may speak LMTP, and reply for each recipient.
 	// It is no loss if the client takes one such reply for that to its next
 	// command: with that, no message ends.
-	s.statuses = !s.lmtp && s.txn.Recipients.Len() > 1
+	s.statuses = !s.lmtp && s.txn.get().Recipients.Len() > 1
 	s.resetTransaction()
 	s.setPhase(phaseCommand)
 }
@@ -359,8 +357,7 @@ func (s *Session) observe(cmd *command) {
 		// here could be a password that ends up as a mechanism.
 		words := strings.Fields(argsOf(cmd.line))
 		if len(words) > 0 {
-			s.mechanism = upperASCII(words[0])
-			s.exchange = sasl.Observe(s.mechanism)
+			s.exchange = sasl.Observe(upperASCII(words[0]))
 		}
 		if len(words) > 1 {
 			s.exchange.Response(words[1])
@@ -370,33 +367,34 @@ func (s *Session) observe(cmd *command) {
 }
 
 // offered returns the lines of an EHLO reply with the keywords that the client
-// may use now.
+// may use now, in the place of lines; nil if they are the same.
 func (s *Session) offered(lines []string) []string {
-	inTLS := s.conn.TLS.Protocol != ""
-	offers := s.cfg.TLSConfig != nil && !inTLS
-	out := slices.Clone(lines[:1])
+	var more []string
+	if s.conn.inTLS() {
+		more = s.cfg.TLSKeywords
+	} else if s.cfg.TLSConfig != nil {
+		more = []string{"STARTTLS"}
+	}
+	out := lines[:1]
 	for _, line := range lines[1:] {
 		keyword := keywordOf(line)
 		switch {
 		case keyword == "STARTTLS":
 			// The server's own would blind the hook. The library's may
 			// have its place.
-			if !offers {
+			if s.conn.inTLS() || len(more) == 0 {
 				continue
 			}
-			offers = false
+			more = nil
 		case s.holdsAuth() && (keyword == "AUTH" || strings.HasPrefix(keyword, "AUTH=")):
 			continue
 		}
 		out = append(out, line)
 	}
-	if offers {
-		out = append(out, "STARTTLS")
+	if len(out) == len(lines) && len(more) == 0 {
+		return nil
 	}
-	if inTLS {
-		out = append(out, s.cfg.TLSKeywords...)
-	}
-	return out
+	return append(out, more...)
 }
 
 // keywordOf returns the keyword of a line in an EHLO reply, in upper case (RFC

@@ -69,9 +69,8 @@ func (l *limits) lineLimit(sasl bool) int {
 
 // counts are what a session has counted against its limits.
 type counts struct {
-	commands    int
-	errors      int // that the library answered
-	smallChunks int // of the message
+	commands int
+	errors   int // that the library answered
 }
 
 // isHTTP tells whether a line is the request line of HTTP (RFC 9112 section 3).

@@ -17,7 +17,7 @@ func (s *Session) lookupPTR() {
 	if timeout <= 0 {
 		timeout = defaultLookupTimeout
 	}
-	ip := s.conn.RemoteIP
+	ip := s.conn.remoteIP
 	ctx, cancel := context.WithTimeout(s.ctx, timeout)
 	found := make(chan string, 1)
 	s.ptr = &lookup{ctx, found}
@@ -50,5 +50,5 @@ func (s *Session) awaitPTR() {
 		}
 	}
 	s.mu.Lock()
-	s.change(func(c *Connection) { c.RemotePTR = name })
+	s.conn.ptr = name
 }

@@ -16,7 +16,8 @@ import (
 type turn uint8
 
 const (
-	turnCommand   turn = iota // bring a line
+	turnCommand   turn = iota // bring a command
+	turnSASL                  // bring a line of a SASL exchange
 	turnContent               // bring message content
 	turnChunk                 // bring octets of a BDAT chunk
 	turnWait                  // wait for the server's reply
@@ -73,7 +74,7 @@ func (c *conn) bring(p []byte) (n int, err error) {
 		if err := c.handshake(); err != nil {
 			return 0, io.EOF
 		}
-		if c.unwanted > 0 {
+		if c.unwanted != nil {
 			if err := c.discard(); err != nil {
 				return 0, err
 			}
@@ -81,11 +82,11 @@ func (c *conn) bring(p []byte) (n int, err error) {
 		if c.rejected {
 			return 0, c.reject()
 		}
-		switch c.turn(begins) {
-		case turnCommand:
+		switch t := c.turn(begins); t {
+		case turnCommand, turnSASL:
 			var line string
 			var ok bool
-			if line, ok, err = c.line(p); ok {
+			if line, ok, err = c.line(p, c.s.cfg.lineLimit(t == turnSASL)); ok {
 				n = c.bringCommand(p, line)
 			}
 		case turnContent:
@@ -128,8 +129,7 @@ func (c *conn) turn(begins bool) turn {
 	switch {
 	case c.next != nil:
 		return turnGone
-	case c.postponed != nil:
-		c.limit = s.cfg.line
+	case c.postponed.len() > 0:
 		return turnPostponed
 	case c.refused:
 		return turnRefused
@@ -144,8 +144,9 @@ func (c *conn) turn(begins bool) turn {
 		return turnContent
 	case s.phase == phaseReply, s.phase == phaseContent, s.phase == phaseGreeting:
 		return turnWait
+	case s.phase == phaseSASL, s.phase == phaseOwn:
+		return turnSASL
 	}
-	c.limit = s.cfg.lineLimit(s.phase == phaseSASL || s.phase == phaseOwn)
 	return turnCommand
 }
 
@@ -178,9 +179,8 @@ func (c *conn) bringCommand(p []byte, line string) int {
 // bringReply answers a line that the server doesn't get.
 func (c *conn) bringReply(p []byte, line string, d *decision) int {
 	c.renewRead()
-	if c.unwanted = c.s.Discard(); c.unwanted > 0 {
-		reply := d.reply
-		c.unwantedReply, c.slack = &reply, dataSlack
+	if octets := c.s.Discard(); octets > 0 {
+		c.unwanted, c.slack = &unwanted{octets, d.reply}, dataSlack
 		return 0
 	}
 	c.answer(d.reply, mayHold(verbOf(line)))
@@ -216,19 +216,20 @@ func (c *conn) answer(r Reply, hold bool) {
 // bringPostponed answers the client's next command with the greeting that the
 // server had for it after STARTTLS.
 func (c *conn) bringPostponed(p []byte) error {
-	_, ok, err := c.line(p)
+	_, ok, err := c.line(p, c.s.cfg.line)
 	if !ok {
 		return err
 	}
 	c.s.mu.Lock()
 	reply := c.postponed
-	c.postponed, c.drop = nil, true
+	c.postponed, c.drop = buffer{}, true
 	c.s.advance(&event{kind: lost})
 	c.s.mu.Unlock()
 	c.writeMu.Lock()
 	defer c.writeMu.Unlock()
 	c.renewWrite()
-	c.send(reply, false)
+	c.send(reply.held(), false)
+	reply.release()
 	return nil
 }
 
@@ -237,7 +238,7 @@ func (c *conn) hand(p []byte, line string, chunk int64) int {
 	if chunk > 0 {
 		c.s.mu.Lock()
 		c.chunk = chunk
-		if c.s.bdatTotal == 0 {
+		if c.s.txn.get().octets == 0 {
 			c.strict, c.slack = wire.Strict{}, dataSlack
 		}
 		c.s.mu.Unlock()
@@ -252,8 +253,9 @@ func (c *conn) hand(p []byte, line string, chunk int64) int {
 }
 
 // line returns the client's next line without its line end, CRLF or LF, and
-// whether there is one. It may use p to read into.
-func (c *conn) line(p []byte) (line string, ok bool, err error) {
+// whether there is one. With its line end, it has limit octets at most. It may
+// use p to read into.
+func (c *conn) line(p []byte, limit int) (line string, ok bool, err error) {
 	held, inP := c.in.held(), false
 	for {
 		i := bytes.IndexByte(held, '\n')
@@ -263,7 +265,7 @@ func (c *conn) line(p []byte) (line string, ok bool, err error) {
 			c.s.logLostStep("TLS without STARTTLS")
 			c.hangUp(Reply{Code: 554, Enhanced: EnhancedCode{5, 7, 0}, Lines: []string{"TLS has not been started"}})
 			return "", false, nil
-		case i >= c.limit, i < 0 && len(held) >= c.limit:
+		case i >= limit, i < 0 && len(held) >= limit:
 			c.tooLong()
 			return "", false, nil
 		case i >= 0:
@@ -292,7 +294,7 @@ func (c *conn) line(p []byte) (line string, ok bool, err error) {
 		case len(held) > 0 && c.bound == 0 && c.s.cfg.CommandTimeout > 0:
 			c.allow(in(c.s.cfg.CommandTimeout))
 		}
-		held, inP = c.receive(p, min(len(held)+1, c.limit))
+		held, inP = c.receive(p, min(len(held)+1, limit))
 	}
 }
 
@@ -442,13 +444,13 @@ func (c *conn) bringChunk(p []byte) (n int, err error) {
 // get, and answers the command then (RFC 3030 section 2). What is left of it
 // stays unwanted when a deadline passes meanwhile.
 func (c *conn) discard() error {
-	for c.unwanted > 0 {
+	for c.unwanted.octets > 0 {
 		held := c.in.held()
 		switch {
 		case len(held) > 0:
-			k := min(int64(len(held)), c.unwanted)
+			k := min(int64(len(held)), c.unwanted.octets)
 			c.in.skip(int(k))
-			c.unwanted -= k
+			c.unwanted.octets -= k
 		case c.inErr == errTooSlow:
 			c.tooSlow()
 			return nil
@@ -460,11 +462,13 @@ func (c *conn) discard() error {
 	}
 	c.lookAhead()
 	c.renewRead()
+	reply := c.unwanted.reply
+	c.unwanted = nil
 	c.s.mu.Lock()
-	left := c.s.phase == phaseOver && !c.unwantedReply.Disconnect
+	left := c.s.phase == phaseOver && !reply.Disconnect
 	c.s.mu.Unlock()
 	if !left { // else the server has taken its leave meanwhile
-		c.answer(*c.unwantedReply, false)
+		c.answer(reply, false)
 	}
 	return nil
 }

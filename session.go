@@ -29,21 +29,19 @@ import (
 // other methods may be called at any time by any goroutine.
 type Session struct {
 	cfg   *config
-	id    string   // the connection's
-	relay bool     // the library stands in front of the server
 	ctx   *Context // of the whole session
 	spare *Context // made for the next call of the hook, if any
 	state userState
 
-	mu   sync.Mutex  // guards what follows
-	conn *Connection // is never changed, but replaced: see change
-	txn  Transaction
+	mu   sync.Mutex // guards what follows
+	conn facts
+	txn  transaction
 
-	phase   phase
-	after   phase   // follows a cancelled SASL exchange
-	due     int     // replies that the server still owes
-	pending command // what it owes them for
+	pending command // what the server owes replies for
+	due     int     // how many
 
+	phase      phase
+	relay      bool // the library stands in front of the server; never changes
 	lmtp       bool
 	next       bool  // the hook asked for the next line
 	suspect    bool  // after a failed AUTH: unknown commands may be secrets
@@ -51,13 +49,11 @@ type Session struct {
 	bdatFailed bool  // chunks are refused until the transaction ends
 	statuses   bool  // there may be another reply to the message that has just ended
 	size       int64 // the server's SIZE (RFC 1870), 0 if unlimited or unknown
-	bdatTotal  int64 // octets of the message so far
 	discard    int64
 	counted    counts
 
-	mechanism string         // of the AUTH command under way
-	exchange  *sasl.Exchange // likewise, for its user name
-	ptr       *lookup        // of RemotePTR; nil if there's nothing to wait for
+	exchange *sasl.Exchange // of the AUTH command under way, for its user name
+	ptr      *lookup        // of RemotePTR; nil if there's nothing to wait for
 }
 
 // config is a Proxy, copied once for all sessions of a listener.
@@ -97,31 +93,34 @@ type command struct {
 	size    int64 // of a BDAT chunk
 	last    bool  // of BDAT
 	swallow bool  // the client doesn't get the reply
+	after   phase // follows the reply then
 }
 
 // NewSession returns a session for a connection that conn describes. An empty
 // conn.ID is replaced by a random UUID, an empty ServerID by the Proxy's. conn
 // may have greeted, started TLS and authenticated already.
 func (p *Proxy) NewSession(conn Connection) *Session {
-	return p.ResumeSession(conn, Transaction{})
+	return p.session(conn, transaction{})
 }
 
 // ResumeSession is NewSession in the middle of a transaction: for tests, and
 // for a server that takes a dialogue over.
 func (p *Proxy) ResumeSession(conn Connection, txn Transaction) *Session {
-	return newSession(p.config(), conn, txn)
+	return p.session(conn, txn.known())
 }
 
-func newSession(cfg *config, conn Connection, txn Transaction) *Session {
-	if conn.ID == "" {
-		conn.ID = newID()
+func (p *Proxy) session(conn Connection, txn transaction) *Session {
+	cfg := p.config()
+	if conn.ServerID != "" {
+		cfg.ServerID = conn.ServerID
 	}
-	if conn.ServerID == "" {
-		conn.ServerID = cfg.ServerID
-	}
-	s := &Session{cfg: cfg, id: conn.ID, conn: &conn, txn: txn, lmtp: conn.HELO.Verb == "LHLO"}
+	return newSession(cfg, conn.facts(), txn)
+}
+
+func newSession(cfg *config, conn facts, txn transaction) *Session {
+	s := &Session{cfg: cfg, conn: conn, txn: txn, lmtp: conn.helo.Verb == "LHLO"}
 	s.ctx = &Context{parent: context.Background(), state: &s.state}
-	if cfg.LookupPTR && conn.RemotePTR == "" && conn.RemoteIP.IsValid() {
+	if cfg.LookupPTR && conn.ptr == "" && conn.remoteIP.IsValid() {
 		s.lookupPTR()
 	}
 	return s
@@ -131,23 +130,24 @@ func newSession(cfg *config, conn Connection, txn Transaction) *Session {
 func (s *Session) Connection() Connection {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return *s.conn
+	var conn Connection
+	s.view(&conn)
+	return conn
+}
+
+// view makes conn the connection as a hook sees it now. Its caller holds s.mu.
+func (s *Session) view(conn *Connection) {
+	s.conn.view(conn)
+	conn.ServerID = s.cfg.ServerID
 }
 
 // Transaction returns the transaction as a hook would see it now.
 func (s *Session) Transaction() Transaction {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.name()
-	return s.txn
-}
-
-// name gives the transaction its ID, if it has none yet: made when somebody
-// looks, it costs an idle connection nothing. Its caller holds s.mu.
-func (s *Session) name() {
-	if s.txn.ID == "" {
-		s.txn.ID = newID()
-	}
+	var txn Transaction
+	s.txn.view(&txn)
+	return txn
 }
 
 // Context returns the session's context, through which State reaches what the
@@ -250,9 +250,7 @@ type call struct {
 	own   bool // an answer to the hook's own challenge
 	ready bool // it is the client's turn
 	used  bool // there have been too many before
-	shown bool // the hook is called, with conn and txn
-	conn  *Connection
-	txn   Transaction
+	shown bool // the hook is called
 
 	returned bool // the hook has, or what decided in its place
 }
@@ -297,8 +295,7 @@ func (s *Session) takeUp(q *call) {
 		if s.ptr != nil {
 			s.awaitPTR()
 		}
-		s.name()
-		q.conn, q.txn = s.conn, s.txn
+		s.txn.name() // here the stack has room for it
 	}
 	s.discard = 0
 	if !sasl {

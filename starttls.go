@@ -44,7 +44,7 @@ func (c *conn) startTLS() {
 
 	tc := tls.Server(c.raw, c.s.cfg.TLSConfig)
 	next := &conn{raw: tc, s: c.s, l: c.l, greeted: true}
-	next.reads.resumes, next.writes.resumes = resumes(tc)
+	next.resumes.reads, next.resumes.writes = resumes(tc)
 	if err := next.shakeHands(); err != nil {
 		// Nothing is sent in plaintext after the 220.
 		c.s.Close()
@@ -109,7 +109,7 @@ func (c *conn) handshake() error {
 	t := c.s.cfg.describe(c.raw.(*tls.Conn).ConnectionState())
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()
-	c.s.change(func(conn *Connection) { conn.TLS = t })
+	c.s.conn.secure = &secure{tls: t}
 	c.shaken.Store(true)
 	return nil
 }
@@ -126,7 +126,7 @@ func (c *conn) shakeHands() error {
 	err := c.raw.(*tls.Conn).HandshakeContext(ctx)
 	if err != nil && c.s.cfg.Logger != nil {
 		c.s.cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "smtpproxy: TLS handshake failed",
-			slog.String("connection", c.s.id), slog.String("error", err.Error()))
+			slog.String("connection", c.s.conn.id), slog.String("error", err.Error()))
 	}
 	return err
 }

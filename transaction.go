@@ -183,3 +183,53 @@ func (r Recipients) All() iter.Seq2[int, Recipient] {
 		}
 	}
 }
+
+// transaction is what a session knows of its transaction. It has room for mail only
+// while there is some.
+type transaction struct {
+	id   string // made when somebody looks: it costs an idle connection nothing
+	mail *mail  // nil if it's the zero value
+}
+
+type mail struct {
+	Transaction       // but its ID
+	octets      int64 // of the message in chunks (RFC 3030) so far
+	smallChunks int   // likewise
+}
+
+// known returns what a session knows that has txn for its view.
+func (txn *Transaction) known() transaction {
+	return transaction{txn.ID, &mail{Transaction: *txn}}
+}
+
+// name gives the transaction its ID, if it has none yet.
+func (t *transaction) name() {
+	if t.id == "" {
+		t.id = newID()
+	}
+}
+
+// view makes txn the Transaction, as a hook sees it.
+func (t *transaction) view(txn *Transaction) {
+	t.name()
+	*txn = t.get().Transaction
+	txn.ID = t.id
+}
+
+var noMail mail
+
+// get returns what must not be changed.
+func (t *transaction) get() *mail {
+	if t.mail == nil {
+		return &noMail
+	}
+	return t.mail
+}
+
+// change returns what may be changed.
+func (t *transaction) change() *mail {
+	if t.mail == nil {
+		t.mail = new(mail)
+	}
+	return t.mail
+}

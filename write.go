@@ -1,12 +1,10 @@
 package smtpproxy
 
 import (
-	"bytes"
 	"crypto/tls"
 	"errors"
 	"net"
 	"os"
-	"slices"
 	"time"
 
 	"github.com/seed3262c777/smtpproxy/internal/peek"
@@ -103,16 +101,16 @@ func (c *conn) take(code int, reply []byte, early bool) taken {
 	defer s.mu.Unlock() // in time even if Proxy.TransportID calls runtime.Goexit
 	hold := s.phase == phaseReply && mayHold(s.pending.verb)
 	if early {
-		s.change(func(conn *Connection) { conn.EarlyTalker = true })
+		s.conn.earlyTalker = true
 	}
 	var lines []string
 	if s.wantsLines() {
 		lines = wire.ReplyLines(reply)
 	}
 	was, lmtp := s.phase, s.lmtp
-	v, offer := s.take(code, lines)
-	if !slices.Equal(offer, lines) {
-		reply = printed(code, offer)
+	v, others := s.take(code, lines)
+	if others != nil {
+		reply = printed(code, others)
 	}
 	if was != phaseContent && c.givenUp.Load() {
 		c.givenUp.Store(false)
@@ -130,7 +128,7 @@ func (c *conn) take(code int, reply []byte, early bool) taken {
 		s.advance(&event{kind: lost})
 	}
 	if v == postpone {
-		c.postponed = bytes.Clone(reply)
+		c.postponed.put(reply)
 	}
 	return taken{v, reply, hold, c.waiting, c.undecided}
 }

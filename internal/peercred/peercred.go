@@ -20,6 +20,9 @@ const maxWrappers = 16
 // of user_namespaces(7), 65534 as a rule.
 func UID(c net.Conn) (id uint32, ok bool) {
 	for range maxWrappers {
+		if _, isTCP := c.(*net.TCPConn); isTCP {
+			break
+		}
 		if sc, isSocket := c.(syscall.Conn); isSocket {
 			if id, ok = uid(sc); ok {
 				return id, true

@@ -21,6 +21,8 @@ const maxResponse = 12288
 // Exchange is one SASL exchange. Its zero value is one of an unknown mechanism.
 // It is not for concurrent use.
 type Exchange struct {
+	Mechanism string // in upper case
+
 	claim    func(response []byte) (name []byte) // reads the first response, which has the name; then nil
 	left     int                                 // how many responses may still come
 	username string
@@ -29,29 +31,35 @@ type Exchange struct {
 // Observe starts to watch an exchange of the mechanism, a name in upper case. If
 // that is unknown, the Username stays empty.
 func Observe(mechanism string) *Exchange {
+	e := exchangeOf(mechanism)
+	e.Mechanism = mechanism
+	return &e
+}
+
+func exchangeOf(mechanism string) Exchange {
 	switch mechanism {
 	case gosasl.Plain:
-		return &Exchange{claim: plain, left: 1}
+		return Exchange{claim: plain, left: 1}
 	case gosasl.Login:
-		return &Exchange{claim: login, left: 2} // the name, the password
+		return Exchange{claim: login, left: 2} // the name, the password
 	case gosasl.External:
-		return &Exchange{claim: external, left: 1}
+		return Exchange{claim: external, left: 1}
 	case "CRAM-MD5":
-		return &Exchange{claim: cramMD5, left: 1}
+		return Exchange{claim: cramMD5, left: 1}
 	case gosasl.OAuthBearer:
 		// RFC 7628 section 3.2.3: a client that is refused has to send one more
 		// response, %x01. It is one too many here, and withdraws the name.
-		return &Exchange{claim: oauthBearer, left: 1}
+		return Exchange{claim: oauthBearer, left: 1}
 	case "XOAUTH2":
-		return &Exchange{claim: xoauth2, left: 1} // refused: as in OAUTHBEARER, but empty
+		return Exchange{claim: xoauth2, left: 1} // refused: as in OAUTHBEARER, but empty
 	}
 	if strings.HasPrefix(mechanism, "SCRAM-") {
 		// RFC 5802 section 5 has two. RFC 4954 section 4: SMTP's success carries
 		// no data, so the server's last message is a 334, answered by an empty one.
-		return &Exchange{claim: scram, left: 3}
+		return Exchange{claim: scram, left: 3}
 	}
 	// ANONYMOUS too: its trace information is no user name (RFC 4505 section 2).
-	return &Exchange{}
+	return Exchange{}
 }
 
 // Response takes one response as it is on the wire, without CRLF: the initial
@@ -61,7 +69,7 @@ func Observe(mechanism string) *Exchange {
 func (e *Exchange) Response(line string) {
 	response, ok := decode(line)
 	if !ok || e.left == 0 {
-		*e = Exchange{}
+		*e = Exchange{Mechanism: e.Mechanism}
 		return
 	}
 	e.left--

@@ -3,6 +3,7 @@ package wire
 import (
 	"bytes"
 	"errors"
+	"strings"
 )
 
 // ErrReply tells that a server wrote what is no SMTP reply.
@@ -65,10 +66,11 @@ func parseReplyLine(line []byte) (code int, last bool) {
 
 // ReplyLines returns the lines of a complete reply without their codes.
 func ReplyLines(b []byte) []string {
-	var lines []string
-	for line := range bytes.Lines(b) {
-		line = bytes.TrimRight(line, "\r\n")
-		lines = append(lines, string(line[min(4, len(line)):]))
+	text := string(b)
+	lines := make([]string, 0, strings.Count(text, "\n"))
+	for line := range strings.Lines(text) {
+		line = strings.TrimRight(line, "\r\n")
+		lines = append(lines, line[min(4, len(line)):])
 	}
 	return lines
 }
