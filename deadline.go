@@ -45,14 +45,26 @@ func in(d time.Duration) instant {
 // left returns the time until i, which isn't 0.
 func (i instant) left() time.Duration { return time.Duration(i - now()) }
 
-// time returns i as a deadline of a net.Conn. That passes a few nanoseconds later,
-// and never earlier.
+// instantOf returns the instant of a deadline, and how far off it is.
+func instantOf(t time.Time) (at instant, after time.Duration) {
+	switch {
+	case t.IsZero():
+		return 0, 0
+	case t == t.Round(0):
+		// Without a reading of the monotonic clock, it counts from now.
+		after = time.Until(t)
+		return in(after), after
+	}
+	at = cmp.Or(instant(t.Sub(epoch)), 1)
+	return at, at.left()
+}
+
+// time returns i as a deadline of a net.Conn.
 func (i instant) time() time.Time {
 	if i == 0 {
 		return time.Time{}
 	}
-	d := i.left()
-	return time.Now().Add(d)
+	return epoch.Add(time.Duration(i))
 }
 
 // timing is the time for one direction.
@@ -60,15 +72,6 @@ type timing struct {
 	at    instant       // the server's deadline
 	after time.Duration // what was left when it was set
 	armed instant       // raw's: not later than what is wanted, but maybe earlier
-}
-
-// set takes a deadline of the server's.
-func (d *timing) set(t time.Time) {
-	d.at, d.after = 0, 0
-	if !t.IsZero() {
-		d.after = time.Until(t)
-		d.at = in(d.after)
-	}
 }
 
 // late tells whether raw's deadline is later than the one wanted.
@@ -113,8 +116,8 @@ func (c *conn) SetReadDeadline(t time.Time) error {
 	}
 	c.deadlineMu.Lock()
 	defer c.deadlineMu.Unlock()
-	c.reads.set(t)
-	c.paused = false
+	c.reads.at, c.reads.after = instantOf(t)
+	c.paused, c.spent = false, false
 	if c.moved != nil {
 		close(c.moved)
 		c.moved = nil
@@ -134,7 +137,7 @@ func (c *conn) SetWriteDeadline(t time.Time) error {
 	}
 	c.deadlineMu.Lock()
 	defer c.deadlineMu.Unlock()
-	c.writes.set(t)
+	c.writes.at, c.writes.after = instantOf(t)
 	return c.armWrite()
 }
 
@@ -201,6 +204,8 @@ func (c *conn) pause() {
 	case c.reads.after <= 0: // there is none, or one that is meant to interrupt
 	case c.paused: // since a command before
 		c.reads.at = in(c.left)
+	case !c.spent: // it had sent the line before
+		c.paused, c.left = true, c.reads.after
 	default:
 		c.paused, c.left = true, c.reads.at.left()
 	}
@@ -214,6 +219,7 @@ func (c *conn) resume() {
 		c.paused = false
 		c.reads.at = in(c.left)
 	}
+	c.spent = true
 	c.armRead() // if it fails, so will the read
 }
 
@@ -221,7 +227,7 @@ func (c *conn) resume() {
 func (c *conn) renewRead() {
 	c.deadlineMu.Lock()
 	defer c.deadlineMu.Unlock()
-	c.paused = false
+	c.paused, c.spent = false, false
 	c.reads.renew()
 }
 

@@ -49,7 +49,7 @@ const (
 func (s *Session) take(code int, lines []string) (v verdict, others []string) {
 	e := event{kind: replied, code: code}
 	if s.phase == phaseReply && s.pending.verb == "RCPT" && code/100 == 2 {
-		e.rcpt = s.recipient(s.pending.line)
+		return s.takeRecipient(&e), nil
 	}
 	if code == 250 && s.wantsLines() {
 		e.size = sizeKeyword(lines)
@@ -58,6 +58,20 @@ func (s *Session) take(code int, lines []string) (v verdict, others []string) {
 		}
 	}
 	return s.advance(&e), others
+}
+
+// takeRecipient is take for a recipient that the server accepts. It is no part of
+// take for the sake of the stack: see decision.
+//
+//go:noinline
+func (s *Session) takeRecipient(e *event) verdict {
+	var r Recipient
+	r.Address, r.Recipient, r.Params, _ = parseRcpt(argsOf(s.pending.line))
+	if s.cfg.TransportID != nil {
+		r.TransportID = s.transportID(r)
+	}
+	e.rcpt = &r
+	return s.advance(e)
 }
 
 // transportID calls Proxy.TransportID, with s.mu released. A panic gives none:
@@ -310,17 +324,6 @@ func (s *Session) openTransaction(line string) {
 	mail.Active, mail.octets, mail.smallChunks = true, 0, 0
 	s.bdatFailed = false
 	mail.SenderAddress, mail.Sender, mail.SenderParams, _ = parseMail(argsOf(line))
-}
-
-// recipient makes a Recipient of an accepted RCPT command. s.mu is released
-// while Proxy.TransportID is called.
-func (s *Session) recipient(line string) *Recipient {
-	var r Recipient
-	r.Address, r.Recipient, r.Params, _ = parseRcpt(argsOf(line))
-	if s.cfg.TransportID != nil {
-		r.TransportID = s.transportID(r)
-	}
-	return &r
 }
 
 // resetTransaction is RSET: no transaction is open (RFC 5321 section 4.1.1.5).
