@@ -118,6 +118,13 @@ func (b *buffer) take(p []byte) int {
 	return n
 }
 
+// move empties the buffer, and returns one that holds what it held.
+func (b *buffer) move() buffer {
+	moved := *b
+	*b = buffer{}
+	return moved
+}
+
 // fill reads once from r, into as much room as is reserved, but holds no more
 // than limit octets then.
 func (b *buffer) fill(r io.Reader, limit int) error {

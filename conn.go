@@ -171,10 +171,11 @@ func (c *conn) Close() error {
 	}
 	c.s.advance(&event{kind: lost})
 	c.notify()
-	postponed := c.postponed
+	postponed := c.postponed.move()
 	c.s.mu.Unlock()
 	if c.writeMu.TryLock() {
 		c.out.put(postponed.held())
+		postponed.release()
 		if c.out.len() > 0 && !c.cut {
 			c.raw.SetWriteDeadline(time.Now().Add(closeTime))
 			c.raw.Write(c.out.held())

@@ -221,8 +221,8 @@ func (c *conn) bringPostponed(p []byte) error {
 		return err
 	}
 	c.s.mu.Lock()
-	reply := c.postponed
-	c.postponed, c.drop = buffer{}, true
+	reply := c.postponed.move()
+	c.drop = true
 	c.s.advance(&event{kind: lost})
 	c.s.mu.Unlock()
 	c.writeMu.Lock()

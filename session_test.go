@@ -88,3 +88,29 @@ func TestACommandWithinAnotherValueIsMaskedInJSON(t *testing.T) {
 		t.Errorf("got %s, %v; want %s", b, err, want)
 	}
 }
+
+func TestSessionsThatResumeOneTransactionDoNotShareRecipients(t *testing.T) {
+	var p smtpproxy.Proxy
+	accepted := func(s *smtpproxy.Session, line string) {
+		s.Command(context.Background(), line)
+		s.Replied(250)
+	}
+	first := p.NewSession(smtpproxy.Connection{})
+	accepted(first, "MAIL FROM:<>")
+	for _, to := range []string{"a", "b", "c"} { // so that there's room behind them
+		accepted(first, "RCPT TO:<"+to+"@server.example>")
+	}
+	sessions := []*smtpproxy.Session{first}
+	for range 2 {
+		sessions = append(sessions, p.ResumeSession(smtpproxy.Connection{}, first.Transaction()))
+	}
+	last := []string{"one@server.example", "two@server.example", "three@server.example"}
+	for i, s := range sessions {
+		accepted(s, "RCPT TO:<"+last[i]+">")
+	}
+	for i, s := range sessions {
+		if r := s.Transaction().Recipients; r.Len() != 4 || r.At(3).Recipient != last[i] {
+			t.Errorf("the last of %d recipients is %v, want %s", r.Len(), r.At(r.Len()-1), last[i])
+		}
+	}
+}

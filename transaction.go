@@ -199,7 +199,9 @@ type mail struct {
 
 // known returns what a session knows that has txn for its view.
 func (txn *Transaction) known() transaction {
-	return transaction{txn.ID, &mail{Transaction: *txn}}
+	m := &mail{Transaction: *txn}
+	m.Recipients.list = slices.Clip(m.Recipients.list) // another session may append there
+	return transaction{txn.ID, m}
 }
 
 // name gives the transaction its ID, if it has none yet.
