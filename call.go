@@ -31,7 +31,7 @@ func (s *Session) askInTime(ctx context.Context, q *call, d *decision) {
 	defer cancel()
 	c := s.newContext(ctx)
 	defer s.endCall(c, q)
-	hooks, failure := s.callInTime(ctx, c, *q)
+	hooks, failure := s.callInTime(ctx, c, q.cmd)
 	s.conclude(c, q, d, hooks, failure)
 }
 
@@ -62,16 +62,21 @@ func (s *Session) conclude(c *Context, q *call, d *decision, hooks Decision, fai
 func (s *Session) callHook(c *Context, q *call) (Decision, error) {
 	var conn Connection
 	var txn Transaction
-	s.mu.Lock()
-	s.view(&conn)
-	s.txn.view(&txn)
-	s.mu.Unlock()
+	s.views(&conn, &txn)
 	if f, ok := s.cfg.Hook.(HookFunc); ok {
 		// Its method would copy all of it once more, and with that the
 		// stack of an idle connection would be one of 8 KiB, not of 4.
 		return f(c, q.cmd, conn, txn)
 	}
 	return s.cfg.Hook.Command(c, q.cmd, conn, txn)
+}
+
+// views makes conn and txn what a hook sees now.
+func (s *Session) views(conn *Connection, txn *Transaction) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.view(conn)
+	s.txn.view(txn)
 }
 
 // failed makes d the decision about a command that the hook failed at.
@@ -121,16 +126,19 @@ func guard(f func() (Decision, error)) (d Decision, failure *Failure) {
 
 // callInTime calls the hook on a goroutine of its own, so that the call can be
 // given up.
-func (s *Session) callInTime(ctx context.Context, c *Context, q call) (Decision, *Failure) {
+func (s *Session) callInTime(ctx context.Context, c *Context, cmd Command) (Decision, *Failure) {
 	type result struct {
 		d       Decision
 		failure *Failure
 	}
 	results := make(chan result, 1)
+	var conn Connection
+	var txn Transaction
+	s.views(&conn, &txn) // while they are those before cmd
 	go func() {
 		r := result{failure: &Failure{Err: ErrHookExit}}
 		defer func() { results <- r }()
-		r.d, r.failure = guard(func() (Decision, error) { return s.callHook(c, &q) })
+		r.d, r.failure = guard(func() (Decision, error) { return s.cfg.Hook.Command(c, cmd, conn, txn) })
 	}()
 	select {
 	case r := <-results:

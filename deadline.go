@@ -59,7 +59,8 @@ func instantOf(t time.Time) (at instant, after time.Duration) {
 	return at, at.left()
 }
 
-// time returns i as a deadline of a net.Conn.
+// time returns i as a deadline of a net.Conn, whose wall clock has run on from
+// epoch.
 func (i instant) time() time.Time {
 	if i == 0 {
 		return time.Time{}
@@ -117,7 +118,7 @@ func (c *conn) SetReadDeadline(t time.Time) error {
 	c.deadlineMu.Lock()
 	defer c.deadlineMu.Unlock()
 	c.reads.at, c.reads.after = instantOf(t)
-	c.paused, c.spent = false, false
+	c.paused, c.spent = false, c.isRead()
 	if c.moved != nil {
 		close(c.moved)
 		c.moved = nil

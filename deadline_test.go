@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/seed3262c777/smtpproxy"
@@ -587,6 +588,42 @@ func TestAClientThatStopsInARefusedMessageIsNotWaitedForLong(t *testing.T) {
 		c.expectEnd()
 		if d := time.Since(start); d > time.Minute {
 			t.Errorf("it was waited for %v", d)
+		}
+	})
+}
+
+// Without the library, too, it is one deadline for as many commands as come.
+func TestADeadlineThatIsSetDuringAReadIsGivenOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		tr := overPipe(t)
+		accepted := make(chan net.Conn)
+		go func() {
+			c, _ := new(smtpproxy.Proxy).Listener(tr).Accept()
+			accepted <- c
+		}()
+		client, err := tr.dial()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer client.Close()
+		c := <-accepted
+		defer c.Close()
+		go io.Copy(io.Discard, client)
+		io.WriteString(c, "220 x\r\n")
+		buf := make([]byte, 100)
+		read := make(chan error)
+		go func() { _, err := c.Read(buf); read <- err }()
+		synctest.Wait()
+		start := time.Now()
+		c.SetReadDeadline(start.Add(10 * time.Second))
+		time.Sleep(9 * time.Second)
+		io.WriteString(client, "NOOP\r\n")
+		if err := <-read; err != nil {
+			t.Fatal(err)
+		}
+		io.WriteString(c, "250 x\r\n")
+		if _, err := c.Read(buf); !errors.Is(err, os.ErrDeadlineExceeded) || time.Since(start) != 10*time.Second {
+			t.Errorf("after %v: %v", time.Since(start), err)
 		}
 	})
 }

@@ -589,3 +589,25 @@ func TestATransportIDThatEndsItsGoroutineLeavesTheConnectionToBeClosed(t *testin
 		t.Error("Close waits")
 	}
 }
+
+// A hook that is given up may begin only then, and must see what it was asked
+// about.
+func TestAHookThatIsGivenUpSeesTheStateBeforeItsCommand(t *testing.T) {
+	for range 50 {
+		shown := make(chan transaction, 1)
+		p := smtpproxy.Proxy{
+			HookTimeout: time.Nanosecond,
+			Hook: smtpproxy.HookFunc(func(_ *hookContext, _ command, _ smtpproxy.Connection, txn transaction) (decision, error) {
+				shown <- txn
+				return nil, nil
+			}),
+			OnFailure: func(*hookContext, smtpproxy.Failure) decision { return pass{} },
+		}
+		s := p.NewSession(smtpproxy.Connection{})
+		s.Command(context.Background(), "MAIL FROM:<alice@client.example>")
+		s.Replied(250)
+		if txn := <-shown; txn.Active {
+			t.Fatalf("MAIL was shown with its own sender, %q", txn.Sender)
+		}
+	}
+}
