@@ -1,13 +1,16 @@
 package main
 
 import (
+	"errors"
 	"image/color"
+	"os"
 	"slices"
 
 	"gonum.org/v1/plot"
 	"gonum.org/v1/plot/plotter"
 	"gonum.org/v1/plot/vg"
 	"gonum.org/v1/plot/vg/draw"
+	"gonum.org/v1/plot/vg/vgsvg"
 )
 
 // bars are the results that a picture shows: ratios to bare go-smtp.
@@ -74,7 +77,20 @@ func plotRatios(file string, results []result) error {
 	}
 	p.Add(chart, whiskers, goals)
 	p.NominalY(names...)
-	return p.Save(9*vg.Inch, vg.Length(1.2+0.3*float64(len(b)))*vg.Inch, file)
+	return save(p, 9*vg.Inch, vg.Length(1.2+0.3*float64(len(b)))*vg.Inch, file)
+}
+
+// save writes the picture with its font: with another, names would run into the
+// bars.
+func save(p *plot.Plot, width, height vg.Length, file string) error {
+	canvas := vgsvg.NewWith(vgsvg.UseWH(width, height), vgsvg.EmbedFonts(true))
+	p.Draw(draw.New(canvas))
+	f, err := os.Create(file)
+	if err != nil {
+		return err
+	}
+	_, err = canvas.WriteTo(f)
+	return errors.Join(err, f.Close())
 }
 
 // stroke is an upright line.
