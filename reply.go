@@ -3,6 +3,7 @@ package smtpproxy
 import (
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 )
 
@@ -51,7 +52,17 @@ func (e EnhancedCode) String() string {
 	if e == NoEnhancedCode || e == (EnhancedCode{}) {
 		return ""
 	}
-	return fmt.Sprintf("%d.%d.%d", e[0], e[1], e[2])
+	return string(e.appendTo(nil))
+}
+
+func (e EnhancedCode) appendTo(b []byte) []byte {
+	for i, n := range e {
+		if i > 0 {
+			b = append(b, '.')
+		}
+		b = strconv.AppendInt(b, int64(n), 10)
+	}
+	return b
 }
 
 // The limits of a Reply; the line is RFC 5321 section 4.5.3.1.5, its CRLF
@@ -83,6 +94,11 @@ func (r Reply) WriteTo(w io.Writer) (int64, error) {
 
 func (r Reply) appendTo(b []byte) []byte {
 	r = r.filled("")
+	size := 0
+	for _, line := range r.Lines {
+		size += len("250 2.999.999 ") + len(line) + len("\r\n")
+	}
+	b = slices.Grow(b, size)
 	last := len(r.Lines) - 1
 	for i, line := range r.Lines {
 		b = strconv.AppendInt(b, int64(r.Code), 10)
@@ -94,13 +110,7 @@ func (r Reply) appendTo(b []byte) []byte {
 			b = append(b, ' ')
 		}
 		if r.Enhanced != NoEnhancedCode {
-			for j, n := range r.Enhanced {
-				if j > 0 {
-					b = append(b, '.')
-				}
-				b = strconv.AppendInt(b, int64(n), 10)
-			}
-			b = append(b, ' ')
+			b = append(r.Enhanced.appendTo(b), ' ')
 		}
 		b = append(b, line...)
 		b = append(b, '\r', '\n')
@@ -184,7 +194,8 @@ func (r Reply) validate(verb string, lmtp bool) error {
 		if r.Enhanced[0] != class || class == 3 {
 			return fmt.Errorf("%w: enhanced code %v with code %d", ErrInvalidDecision, r.Enhanced, r.Code)
 		}
-		prefix += len(r.Enhanced.String()) + 1
+		var room [len("2.999.999")]byte
+		prefix += len(r.Enhanced.appendTo(room[:0])) + 1
 	}
 	for _, line := range r.Lines {
 		if prefix+len(line)+len("\r\n") > maxReplyLine {
