@@ -87,7 +87,7 @@ type conn struct {
 	left       time.Duration // what was left of reads.at when it was paused
 	moved      chan struct{} // closed when the server sets another read deadline
 	paused     bool          // reads.at doesn't count: see pause
-	spent      bool          // the client had some of the time that reads has given
+	spent      bool          // the client has been read from since the last pause
 	kicked     bool          // reads end at once
 	// resumes tells in which direction raw can go on after a deadline; it
 	// never changes.

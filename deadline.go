@@ -118,7 +118,7 @@ func (c *conn) SetReadDeadline(t time.Time) error {
 	c.deadlineMu.Lock()
 	defer c.deadlineMu.Unlock()
 	c.reads.at, c.reads.after = instantOf(t)
-	c.paused, c.spent = false, c.isRead()
+	c.paused = false
 	if c.moved != nil {
 		close(c.moved)
 		c.moved = nil
@@ -201,11 +201,13 @@ func (c *conn) armBoth() {
 func (c *conn) pause() {
 	c.deadlineMu.Lock()
 	defer c.deadlineMu.Unlock()
+	spent := c.spent
+	c.spent = false
 	switch {
 	case c.reads.after <= 0: // there is none, or one that is meant to interrupt
 	case c.paused: // since a command before
 		c.reads.at = in(c.left)
-	case !c.spent: // it had sent the line before
+	case !spent: // the line was there before
 		c.paused, c.left = true, c.reads.after
 	default:
 		c.paused, c.left = true, c.reads.at.left()
@@ -228,7 +230,7 @@ func (c *conn) resume() {
 func (c *conn) renewRead() {
 	c.deadlineMu.Lock()
 	defer c.deadlineMu.Unlock()
-	c.paused, c.spent = false, false
+	c.paused = false
 	c.reads.renew()
 }
 
