@@ -393,7 +393,7 @@ func TestAMechanismOfTheHooksOwnIsBetweenItAndTheClient(t *testing.T) {
 }
 
 // A server that gives up an AUTH exchange without a word, as go-smtp does at its
-// deadline, which a bubble's clock comes to, takes the next line for a command, the library for a response.
+// deadline, takes the next line for a command, the library for a response.
 func TestALineBehindASASLExchangeThatTheServerMayHaveGivenUpIsNotPassed(t *testing.T) {
 	for name, server := range map[string]func(p *smtpproxy.Proxy) fronted{
 		"go-smtp": func(p *smtpproxy.Proxy) fronted { return behindGoSMTP(p) },
@@ -407,7 +407,7 @@ func TestALineBehindASASLExchangeThatTheServerMayHaveGivenUpIsNotPassed(t *testi
 				c.ask("EHLO x", "250")
 				c.ask("AUTH PLAIN", "334")
 				c.send(pieces[0])
-				time.Sleep(15 * time.Second) // the server's deadline is 10
+				time.Sleep(15 * time.Second) // a bubble's: the server's deadline of 10 passes
 				c.send(pieces[1])
 				for _, line := range c.diary() {
 					if strings.Contains(line, `"2`) {

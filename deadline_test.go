@@ -47,7 +47,7 @@ func TestASilentClientIsEndedAsWithoutTheLibrary(t *testing.T) {
 				go func() {
 					defer close(done)
 					for _, piece := range tt.send {
-						time.Sleep(3 * time.Second)
+						time.Sleep(3 * time.Second) // a bubble's: less than the deadline of 10
 						io.WriteString(c, piece)
 					}
 				}()
@@ -70,7 +70,7 @@ func TestASilentClientIsEndedAsWithoutTheLibrary(t *testing.T) {
 func slowHook(cmd command) (decision, error) {
 	line, seconds, _ := strings.Cut(cmd.Line, "#")
 	if d, err := time.ParseDuration(seconds); err == nil {
-		time.Sleep(d)
+		time.Sleep(d) // a bubble's: the hook is slow
 	}
 	if cmd.Verb() == "HELP" {
 		return reply{Code: 214}, nil
@@ -97,7 +97,7 @@ func TestTheTimeOfAHookIsNotTheClients(t *testing.T) {
 				c.reply()
 			}
 			c.ask("DATA#8s", "354")
-			time.Sleep(tt.wait)
+			time.Sleep(tt.wait) // a bubble's: less than what's left of the deadline, or more
 			c.send("x\r\n.\r\n")
 			c.expect(tt.replies...)
 		})
@@ -109,7 +109,7 @@ func TestACommandThatTheHookAnswersStartsTheDeadlineAnew(t *testing.T) {
 		c := patientPeer(t, behindGoSMTP(&smtpproxy.Proxy{Hook: decide(slowHook)}))
 		c.expect("220")
 		for range 10 {
-			time.Sleep(9 * time.Second)
+			time.Sleep(9 * time.Second) // a bubble's: less than the deadline of 10
 			c.ask("HELP #5s", "214")
 		}
 		got := c.diary()
@@ -228,7 +228,7 @@ func TestAHookMovesNoDeadlineThatIsPastOrNone(t *testing.T) {
 				c.expect("220")
 				c.send(line + "\r\n")
 				c.expect("2")
-				time.Sleep(time.Minute)
+				time.Sleep(time.Minute) // a bubble's: a deadline that was moved would have passed
 				c.Close()
 			})
 		}
@@ -255,7 +255,7 @@ func TestAfterAnInterruptedReadTheNextOneGoesOn(t *testing.T) {
 		c.expect("220")
 		for _, piece := range []string{"N", "OO", "P\r", "\n"} {
 			c.send(piece)
-			time.Sleep(1100 * time.Millisecond)
+			time.Sleep(1100 * time.Millisecond) // a bubble's: more than each Read has
 		}
 		c.diary()
 	})
@@ -299,7 +299,7 @@ func TestAfterAnInterruptedReadTheRestOfARefusedChunkIsNoCommand(t *testing.T) {
 			c.ask(tt.before, "250")
 			for _, piece := range []string{"BDAT 18 LAST\r\n", "RSET\r\n", "RSET\r\nRSET\r\n", "QUIT\r\n"} {
 				c.send(piece)
-				time.Sleep(10 * time.Second)
+				time.Sleep(10 * time.Second) // in a bubble
 			}
 			c.expect(tt.refuse, "221")
 		})
@@ -372,7 +372,7 @@ func TestAHeldReplyLeavesInTime(t *testing.T) {
 		bubble(t, tt.why, func(t *testing.T) {
 			hook := decide(func(cmd command) (decision, error) {
 				if cmd.Verb() == "RCPT" {
-					time.Sleep(tt.hook)
+					time.Sleep(tt.hook) // in a bubble
 				}
 				return nil, nil
 			})
@@ -385,7 +385,7 @@ func TestAHeldReplyLeavesInTime(t *testing.T) {
 					}
 					switch verb, _, _ := strings.Cut(string(b[:n]), " "); verb {
 					case "RCPT":
-						time.Sleep(tt.server)
+						time.Sleep(tt.server) // in a bubble
 						fallthrough
 					case "MAIL":
 						c.Write(append([]byte("250 "), b[:n]...))
@@ -461,7 +461,7 @@ func TestCloseDoesNotWaitForAClientThatDoesNotRead(t *testing.T) {
 		c.expect("220")
 		c.send("MAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\n")
 		<-waits
-		time.Sleep(after)
+		time.Sleep(after) // in a bubble, or 0
 		if reads {
 			go func() {
 				if got := c.reply(); got != "250 x" {
@@ -616,7 +616,7 @@ func TestADeadlineThatIsSetDuringAReadIsGivenOnce(t *testing.T) {
 		synctest.Wait()
 		start := time.Now()
 		c.SetReadDeadline(start.Add(10 * time.Second))
-		time.Sleep(9 * time.Second)
+		time.Sleep(9 * time.Second) // a bubble's: the client uses up most of the deadline
 		io.WriteString(client, "NOOP\r\n")
 		if err := <-read; err != nil {
 			t.Fatal(err)

@@ -337,7 +337,7 @@ func TestAHookThatTakesTooLongIsGivenUp(t *testing.T) {
 				}
 				<-ctx.Done()
 				err := ctx.Err()
-				time.Sleep(time.Hour)
+				time.Sleep(time.Hour) // in a bubble
 				*smtpproxy.State[int](ctx) = 1
 				ended <- err
 				return tt.end()
@@ -393,7 +393,7 @@ func TestTheContextOfOnFailureIsDoneWhenTheTimeIsUpAndOnlyThen(t *testing.T) {
 	}{
 		{"no limit", 0, func() error { return errTest }, nil},
 		{"in time", time.Minute, func() error { return errTest }, nil},
-		{"too late", time.Minute, func() error { time.Sleep(2 * time.Minute); return nil }, context.DeadlineExceeded},
+		{"too late", time.Minute, func() error { time.Sleep(2 * time.Minute); return nil }, context.DeadlineExceeded}, // in a bubble
 	} {
 		bubble(t, tt.why, func(t *testing.T) {
 			asked := false
@@ -419,7 +419,7 @@ func TestTheContextOfOnFailureIsDoneWhenTheTimeIsUpAndOnlyThen(t *testing.T) {
 func TestAHookThatIsGivenUpEndsTheConnection(t *testing.T) {
 	bubble(t, "", func(t *testing.T) {
 		c := patientPeer(t, behindGoSMTP(&smtpproxy.Proxy{HookTimeout: time.Minute, Hook: decide(func(command) (decision, error) {
-			time.Sleep(time.Hour)
+			time.Sleep(time.Hour) // in a bubble
 			return nil, nil
 		})}))
 		c.expect("220")

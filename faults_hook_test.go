@@ -45,11 +45,11 @@ var hookFaults = []hookFault{
 		return nil, nil
 	}},
 	{name: "it takes twice its time", timeout: time.Minute, act: func(*hookContext) (decision, error) {
-		time.Sleep(2 * time.Minute)
+		time.Sleep(2 * time.Minute) // in a bubble
 		return pass{Command: "RSET"}, nil
 	}},
 	{name: "it panics when its time has passed", timeout: time.Minute, act: func(*hookContext) (decision, error) {
-		time.Sleep(2 * time.Minute)
+		time.Sleep(2 * time.Minute) // in a bubble
 		panic("late")
 	}},
 	{name: "it waits until the server is closed", closes: true, act: func(ctx *hookContext) (decision, error) {
@@ -160,7 +160,7 @@ func endure(t *testing.T, server *servertest.Server, turns []turn, ahead bool, f
 		closing.Go(func() {
 			select {
 			case <-k.in:
-				time.Sleep(time.Second)
+				time.Sleep(time.Second) // in a bubble
 			case <-over:
 			}
 			for _, c := range conns {

@@ -42,7 +42,7 @@ func TestContentThatComesTooLateIsNeverTakenForCommands(t *testing.T) {
 					go func() {
 						defer close(sent)
 						io.WriteString(c, content)
-						time.Sleep(later)
+						time.Sleep(later) // in a bubble
 						io.WriteString(c, "RSET\r\nMAIL FROM:<evil@e>\r\n.\r\n")
 					}()
 					got := c.diary()

@@ -139,8 +139,8 @@ var missteps = []wrong{
 		_, err := s.r.ReadByte()
 		return err == nil
 	}, nil},
-	{"it never replies", func(s *reciter, _ string) bool { time.Sleep(time.Minute); return false }, nil},
-	{"it replies late", func(s *reciter, reply string) bool { time.Sleep(time.Minute); return write(s, reply) }, nil},
+	{"it never replies", func(s *reciter, _ string) bool { time.Sleep(time.Minute); return false }, nil},              // in a bubble
+	{"it replies late", func(s *reciter, reply string) bool { time.Sleep(time.Minute); return write(s, reply) }, nil}, // in a bubble
 	{"it replies in octets", func(s *reciter, reply string) bool {
 		return !slices.ContainsFunc(strings.Split(reply, ""), func(octet string) bool { return !write(s, octet) })
 	}, nil},

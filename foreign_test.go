@@ -83,7 +83,7 @@ func answerAll(c net.Conn, ahead bool) error {
 	io.WriteString(c, "220 x\r\n")
 	if ahead {
 		for range readAhead(c) {
-			time.Sleep(time.Second)
+			time.Sleep(time.Second) // in a bubble
 			io.WriteString(c, "250 x\r\n")
 		}
 		return nil
@@ -106,9 +106,9 @@ func TestAConnectionOfAnotherKindIsServedLikeASocket(t *testing.T) {
 				c.SetDeadline(time.Time{})
 				c.expect("220")
 				for range 5 {
-					time.Sleep(4 * time.Second)
+					time.Sleep(4 * time.Second) // in a bubble
 					c.send("NO")
-					time.Sleep(4 * time.Second)
+					time.Sleep(4 * time.Second) // in a bubble
 					c.send("OP\r\n")
 					c.expect("250")
 				}
@@ -175,7 +175,7 @@ func TestASASLResponseInPiecesIsOneWithoutDeadlinesToo(t *testing.T) {
 		c.expect("220")
 		c.ask("AUTH PLAIN", "334")
 		c.send("AGEA")
-		time.Sleep(time.Second)
+		time.Sleep(time.Second) // in a bubble
 		c.send("Yg==\r\n")
 		c.expect("235")
 	})
@@ -196,7 +196,7 @@ func TestTheReplyToSTARTTLSHasItsTimeHoweverLongTheClientWasSilent(t *testing.T)
 		c.SetDeadline(time.Time{})
 		c.expect("220")
 		c.ask("EHLO x", "250")
-		time.Sleep(20 * time.Second)
+		time.Sleep(20 * time.Second) // in a bubble
 		c.ask("STARTTLS", "220")
 		c.Close()
 	})
@@ -242,7 +242,7 @@ func TestTheTimeOfAHookIsNotTheClientsForMoreThanOneCommandEither(t *testing.T) 
 		c.expect("220")
 		c.send(strings.Repeat("NOOP#6s\r\n", 3))
 		c.expect("250", "250", "250")
-		time.Sleep(time.Second)
+		time.Sleep(time.Second) // in a bubble
 		c.ask("NOOP", "250")
 		c.Close()
 	})
@@ -262,7 +262,7 @@ func TestAPastWriteDeadlineThatIsSetWhileTheHookIsAskedHolds(t *testing.T) {
 		c.SetDeadline(time.Time{})
 		c.expect("220")
 		c.send("HELP #60s\r\n") // whose reply the client doesn't read
-		time.Sleep(time.Hour)
+		time.Sleep(time.Hour)   // in a bubble
 		if took := <-ended; took != time.Minute {
 			t.Errorf("Read ended after %v", took)
 		}

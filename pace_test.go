@@ -32,14 +32,14 @@ func trickle(t *testing.T, p *smtpproxy.Proxy, pieces []piece, opts ...servertes
 	go func() {
 		defer close(done)
 		for _, piece := range pieces {
-			time.Sleep(piece.pause)
+			time.Sleep(piece.pause) // in a bubble
 			if piece.each == 0 {
 				io.WriteString(c, piece.octets)
 				continue
 			}
 			for i := range len(piece.octets) {
 				io.WriteString(c, piece.octets[i:i+1])
-				time.Sleep(piece.each)
+				time.Sleep(piece.each) // in a bubble
 			}
 		}
 	}()
@@ -132,7 +132,7 @@ func TestTheTimeOfTheServerIsNotTheClients(t *testing.T) {
 				io.WriteString(c, code+" x\r\n")
 			}
 			for range 100 {
-				time.Sleep(time.Minute)
+				time.Sleep(time.Minute) // in a bubble
 				if n, err := c.Read(b); n != len(b) || err != nil {
 					t.Errorf("%q, %v", b[:n], err)
 				}

@@ -195,7 +195,7 @@ func TestTheLookupBeginsAtOnceAndDelaysTheFirstCallOfTheHookAlone(t *testing.T) 
 		if got := took(func() { k.want("EHLO client.example", "250") }); got != 0 {
 			t.Errorf("EHLO, which the hook isn't called for, took %v", got)
 		}
-		time.Sleep(2 * time.Second)
+		time.Sleep(2 * time.Second) // in a bubble
 		if got := took(func() { k.want("MAIL FROM:<a@example.com>", "250") }); got != time.Second {
 			t.Errorf("MAIL took %v, 2 s after a lookup of 3 s began", got)
 		}
@@ -206,7 +206,7 @@ func TestTheLookupBeginsAtOnceAndDelaysTheFirstCallOfTheHookAlone(t *testing.T) 
 	// A lookup that is done in time delays nothing.
 	inBubble(t, smtpproxy.Proxy{Commands: []string{"MAIL"}}, time.Second, false, func(t *testing.T, k *talker, hook *visits, _ *slowResolver) {
 		k.want("EHLO client.example", "250")
-		time.Sleep(time.Minute)
+		time.Sleep(time.Minute) // in a bubble
 		if got := took(func() { k.want("MAIL FROM:<a@example.com>", "250") }); got != 0 || hook.names()[0] != "slow.example" {
 			t.Errorf("MAIL took %v, got %q", got, hook.names())
 		}

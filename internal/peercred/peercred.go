@@ -21,7 +21,7 @@ const maxWrappers = 16
 func UID(c net.Conn) (id uint32, ok bool) {
 	for range maxWrappers {
 		if _, isTCP := c.(*net.TCPConn); isTCP {
-			break
+			break // most are: not worth a system call
 		}
 		if sc, isSocket := c.(syscall.Conn); isSocket {
 			if id, ok = uid(sc); ok {
