@@ -71,7 +71,9 @@ func (s *Session) callHook(c *Context, q *call) (Decision, error) {
 	return s.cfg.Hook.Command(c, q.cmd, conn, txn)
 }
 
-// views makes conn and txn what a hook sees now.
+// views makes conn and txn what a hook sees now. They take much of the stack, so
+// that is done at the last moment: see decision. Since it is the client's turn,
+// nothing moves the session between takeUp and here but its end.
 func (s *Session) views(conn *Connection, txn *Transaction) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

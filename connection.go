@@ -124,7 +124,7 @@ type facts struct {
 	earlyTalker           bool
 	uid                   UID
 	helo                  HELO
-	secure                *secure // nil without TLS and AUTH
+	secure                *secure // may be nil without TLS and AUTH
 }
 
 type secure struct {

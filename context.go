@@ -63,6 +63,7 @@ func (c *Context) base() context.Context {
 	return c.parent
 }
 
+// standard makes c.std late, since most hooks never wait.
 func (c *Context) standard() context.Context {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -101,7 +102,7 @@ func (c *Context) end() (unused bool) {
 // connection lasts.
 type userState struct {
 	mu   sync.Mutex
-	last *userValue
+	last *userValue // a list: a slice would take three times the room where there's none
 }
 
 type userValue struct {

@@ -22,7 +22,7 @@ import (
 // on after a deadline, always get the true one.
 
 // instant is a point in time, in nanoseconds since epoch by the monotonic clock; 0
-// is none. A time.Time takes three times the room, and a connection has six.
+// is none. A time.Time takes three times the room, and a connection has five.
 type instant int64
 
 var epoch = time.Now()
@@ -59,13 +59,14 @@ func instantOf(t time.Time) (at instant, after time.Duration) {
 	return at, at.left()
 }
 
-// time returns i as a deadline of a net.Conn, whose wall clock has run on from
-// epoch.
+// time returns i as a deadline of a net.Conn. It passes some nanoseconds later, never
+// earlier, by the wall clock as it is now too: a net.Conn may go by that.
 func (i instant) time() time.Time {
 	if i == 0 {
 		return time.Time{}
 	}
-	return epoch.Add(time.Duration(i))
+	left := i.left()
+	return time.Now().Add(left)
 }
 
 // timing is the time for one direction.

@@ -25,8 +25,8 @@ import (
 //
 // When the connection ends, Close does for the session.
 //
-// Command and Replied are called alternately, by one goroutine at a time. The
-// other methods may be called at any time by any goroutine.
+// Command and Replied are called alternately, and StartedTLS between them, by one
+// goroutine at a time. The other methods may be called at any time by any goroutine.
 type Session struct {
 	cfg   *config
 	ctx   *Context // of the whole session
@@ -295,7 +295,7 @@ func (s *Session) takeUp(q *call) {
 		if s.ptr != nil {
 			s.awaitPTR()
 		}
-		s.txn.name() // here the stack has room for it
+		s.txn.name() // so that views, for which the stack has less room, needn't
 	}
 	s.discard = 0
 	if !sasl {

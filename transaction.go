@@ -188,7 +188,7 @@ func (r Recipients) All() iter.Seq2[int, Recipient] {
 // while there is some.
 type transaction struct {
 	id   string // made when somebody looks: it costs an idle connection nothing
-	mail *mail  // nil if it's the zero value
+	mail *mail  // nil stands for the zero value
 }
 
 type mail struct {
