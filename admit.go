@@ -24,28 +24,42 @@ func (s *Session) isBinary() bool {
 }
 
 // admit refuses what must not reach the server, or not now. It completes to,
-// the command.
+// the command. What it counts as nothing, no server would know what to do with.
 func (s *Session) admit(to *command, d *decision) {
 	verb := to.verb
+	mail := s.txn.get()
 	switch {
 	case verb == "":
 		// Some servers trim, or fold letters beyond ASCII, and would see
 		// a verb where the hook saw none.
-		d.reject(500, EnhancedCode{5, 5, 2}, "Syntax error, command unrecognized")
+		d.rejectNothing(500, EnhancedCode{5, 5, 2}, "Syntax error, command unrecognized")
 	case strings.HasPrefix(verb, "STARTTLS"):
 		s.admitSTARTTLS(verb, d)
-	case verb == "MAIL" && s.txn.get().Active:
+	case verb == "MAIL" && mail.Active:
 		// RFC 5321 section 4.1.1.2; go-smtp would keep the recipients.
 		d.reject(503, EnhancedCode{5, 5, 1}, "Nested MAIL command")
-	case verb == "DATA" && s.bdatFailed:
-		// RFC 3030 section 2.
-		d.reject(503, EnhancedCode{5, 5, 1}, "DATA not allowed after BDAT")
+	case verb == "RCPT" && !mail.Active:
+		// The server may have one all the same, which it has kept from
+		// before, or keep the recipient for the next (RFC 5321 section
+		// 4.1.4).
+		d.reject(503, EnhancedCode{5, 5, 1}, "Missing MAIL command")
+	case verb == "RCPT" && s.hasTooMany(mail, to.line):
+		// RFC 5321 section 4.5.3.1.10.
+		d.reject(452, EnhancedCode{4, 5, 3}, "Too many recipients")
+	case verb == "DATA" && !mail.Active:
+		d.reject(503, EnhancedCode{5, 5, 1}, "Missing MAIL and RCPT commands")
 	case verb == "BDAT":
-		to.size, to.last = parseBDAT(to.line)
-		s.admitBDAT(to.size, d)
+		s.admitBDAT(to, d)
 	case verb == "AUTH" && s.holdsAuth():
 		d.reject(523, EnhancedCode{5, 7, 10}, "TLS is required")
 	}
+}
+
+// hasTooMany tells whether there is no room for another recipient.
+func (s *Session) hasTooMany(m *mail, line string) bool {
+	most := s.cfg.recipients
+	return m.Recipients.Len() >= most ||
+		most < unlimited/recipientOctets && m.pathOctets+int64(len(line)) > int64(most)*recipientOctets
 }
 
 // holdsAuth tells whether AUTH is neither offered nor passed, for want of TLS.
@@ -60,10 +74,10 @@ func (s *Session) holdsAuth() bool {
 func (s *Session) admitSTARTTLS(verb string, d *decision) {
 	switch {
 	case verb != "STARTTLS":
-		d.reject(500, EnhancedCode{5, 5, 2}, "Syntax error, command unrecognized")
+		d.rejectNothing(500, EnhancedCode{5, 5, 2}, "Syntax error, command unrecognized")
 	case d.pass.Command[len(verb):] != "":
 		// RFC 3207 section 4: no parameters.
-		d.reject(501, EnhancedCode{5, 5, 4}, "STARTTLS has no parameters")
+		d.rejectNothing(501, EnhancedCode{5, 5, 4}, "STARTTLS has no parameters")
 	case !s.relay:
 	case s.conn.inTLS():
 		d.reject(503, EnhancedCode{5, 5, 1}, "Already running in TLS")
@@ -82,17 +96,33 @@ const maxChunk = 1<<32 - 1
 // admitBDAT refuses chunks of which it isn't certain that the server reads
 // them before it replies (RFC 3030 section 2): else nobody could tell the
 // chunk from the commands behind it. Codes and texts are go-smtp's.
-func (s *Session) admitBDAT(size int64, d *decision) {
+//
+// The server gets the command in one form, without leading zeros: with them, some
+// take the size for an octal number.
+func (s *Session) admitBDAT(to *command, d *decision) {
+	size, last := parseBDAT(to.line)
 	mail := s.txn.get()
 	switch {
 	case size < 0:
-		d.reject(501, EnhancedCode{5, 5, 4}, "Malformed BDAT command")
-	case mail.Recipients.Len() == 0 || s.bdatFailed:
+		d.rejectNothing(501, EnhancedCode{5, 5, 4}, "Malformed BDAT command")
+		return
+	case mail.Recipients.Len() == 0:
 		d.reject(502, EnhancedCode{5, 5, 1}, "Missing RCPT TO command.")
+		return
 	case size > maxChunk || s.size > 0 && size > s.size-mail.octets:
 		d.reject(552, EnhancedCode{5, 3, 4}, "Max message size exceeded")
+		return
 	case size < smallChunk && mail.smallChunks >= s.cfg.smallChunks:
 		d.tooMany("chunks")
+		return
+	}
+	to.size, to.last = size, last
+	if digits := to.line[len("BDAT "):]; digits[0] == '0' && len(digits) > 1 && digits[1] != ' ' {
+		to.line = to.line[:len("BDAT ")] + strconv.FormatInt(size, 10)
+		if last {
+			to.line += " LAST"
+		}
+		d.pass.Command = to.line
 	}
 }
 

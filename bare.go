@@ -29,13 +29,13 @@ func (c *conn) hasBareNewline(held []byte, n int, last bool) bool {
 
 // endsBehindCR tells whether the command that the server would get next ends a
 // message behind a CR, with an empty last chunk.
-func (c *conn) endsBehindCR(chunk int64) bool {
-	if !c.s.cfg.RejectBareNewlines || chunk > 0 {
+func (c *conn) endsBehindCR() bool {
+	if !c.s.cfg.RejectBareNewlines {
 		return false
 	}
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()
-	c.rejected = c.s.pending.last && c.s.txn.get().octets > 0 && c.strict.BehindCR()
+	c.rejected = c.s.pending.last && c.s.phase == phaseReply && c.s.txn.get().octets > 0 && c.strict.BehindCR()
 	return c.rejected
 }
 
@@ -44,49 +44,63 @@ func (c *conn) endsBehindCR(chunk int64) bool {
 // an error for it that is no end. When a deadline passes meanwhile, the next
 // Read goes on.
 func (c *conn) reject() error {
-	c.s.mu.Lock()
-	chunk := c.s.phase == phaseReply
-	left := c.chunk
-	c.s.mu.Unlock()
-	if chunk {
-		c.complete = left == 0
-	}
-	for !c.complete && c.dropped < maxDrain {
-		held := c.in.held()
-		n := 0
-		switch {
-		case len(held) == 0 && c.inErr != nil:
-			return c.contentError()
-		case len(held) == 0:
-			c.fill()
-			continue
-		case chunk:
-			n = int(min(int64(len(held)), left))
-			left -= int64(n)
-			c.complete = left == 0
-		default:
-			n, c.complete = c.strict.Next(held)
+	for {
+		done, err := c.rejectMore()
+		if err != nil {
+			return err
 		}
-		c.in.skip(n)
-		c.dropped += int64(n)
-		c.s.mu.Lock()
-		c.chunk = left
-		c.s.mu.Unlock()
+		if done {
+			break
+		}
 	}
 	c.rejected = false
-	c.s.logLostStep("bare CR or LF in a message")
 
 	c.s.mu.Lock()
-	replies := 0
-	if c.s.phase == phaseContent || c.s.phase == phaseReply {
-		replies = c.s.due // in LMTP, one for each recipient (RFC 2033 section 4.2)
+	// In LMTP, one for each recipient (RFC 2033 section 4.2), but for those
+	// that the server has refused already.
+	replies := c.s.due + c.s.txn.get().held
+	if c.s.phase == phaseOver {
+		replies = 0
 	}
-	c.s.advance(&event{kind: lost})
-	c.flowing, c.chunk, c.drop = false, 0, true
+	c.s.lose(reasonBareNewline)
+	c.s.setPhase(phaseOver)
+	c.drop = true
+	c.kept.release()
 	c.s.mu.Unlock()
 	for range replies {
 		c.respond(Reply{Code: 550, Enhanced: EnhancedCode{5, 6, 0}, Lines: []string{"Message has a bare CR or LF"}}, false)
 	}
 	c.finish()
 	return io.ErrUnexpectedEOF
+}
+
+// rejectMore drops what there is of the rest, and tells whether that was all.
+func (c *conn) rejectMore() (done bool, err error) {
+	c.s.mu.Lock()
+	chunk, left := c.s.pending.verb == "BDAT", c.s.txn.get().chunk
+	c.s.mu.Unlock()
+	held := c.in.held()
+	switch {
+	case chunk && left == 0, !chunk && c.complete, c.dropped >= maxDrain:
+		return true, nil
+	case len(held) == 0 && c.inErr != nil:
+		return false, c.contentError()
+	case len(held) == 0:
+		c.fill()
+		return false, nil
+	}
+	n := len(held)
+	if chunk {
+		n = int(min(int64(n), left))
+	} else {
+		n, c.complete = c.strict.Next(held)
+	}
+	c.in.skip(n)
+	c.dropped += int64(n)
+	if chunk {
+		c.s.mu.Lock()
+		c.s.txn.change().chunk -= int64(n)
+		c.s.mu.Unlock()
+	}
+	return false, nil
 }

@@ -243,9 +243,6 @@ func checkCommand(line string, q *call) error {
 }
 
 func (s *Session) logFailure(f Failure) {
-	if s.cfg.Logger == nil {
-		return
-	}
 	attrs := []slog.Attr{
 		slog.String("connection", s.conn.id),
 		slog.Any("command", f.Command),
@@ -256,15 +253,7 @@ func (s *Session) logFailure(f Failure) {
 	if f.Stack != nil {
 		attrs = append(attrs, slog.String("stack", string(f.Stack)))
 	}
-	s.cfg.Logger.LogAttrs(context.Background(), slog.LevelError, "smtpproxy: hook failed", attrs...)
-}
-
-func (s *Session) logLostStep(what string) {
-	if s.cfg.Logger == nil {
-		return
-	}
-	s.cfg.Logger.LogAttrs(context.Background(), slog.LevelWarn, "smtpproxy: connection ended",
-		slog.String("connection", s.conn.id), slog.String("reason", what))
+	s.log(slog.LevelError, "smtpproxy: hook failed", attrs...)
 }
 
 // scrub masks in the text of a hook's error what the command masks: the words

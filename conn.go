@@ -33,9 +33,6 @@ type conn struct {
 	claimed atomic.Bool // after STARTTLS: accepted by the server, or turned away
 	more    atomic.Bool // in holds another whole line
 	holds   atomic.Bool // out holds something
-	// givenUp tells that a Read has failed, and the server has written
-	// nothing since, or nothing but replies to content.
-	givenUp atomic.Bool
 
 	readMu   sync.Mutex // held by Read; guards what follows
 	in       buffer     // what the client has sent ahead
@@ -56,29 +53,24 @@ type conn struct {
 	out     buffer // replies held back
 	timer   *time.Timer
 
+	// Read's while there is content; set anew when a message begins, while no
+	// Read uses them.
+	content wire.Content
+	strict  wire.Strict   // with RejectBareNewlines
+	slack   time.Duration // for how long the client may be silent, with MinDataRate
+
 	// Guarded by s.mu, since they change together with the session:
-	chunk   int64        // octets of a BDAT chunk that the server hasn't got
-	content wire.Content // also used without s.mu, by Read
-	strict  wire.Strict  // likewise, with RejectBareNewlines
-	ended   bool         // the server has the content's end, or may think so
-	sure    bool         // ended, and there's no doubt about it
-	taken   bool         // a reply before the end was 2xx
-	flowing bool         // all replies are here, the content isn't
-	refused bool         // likewise, and nobody wants the rest
-	drop    bool         // the library ends the connection
-	waiting bool         // Read waits for a reply
-	ahead   bool         // and reads ahead meanwhile
-	// slack is for how long the client may be silent, with MinDataRate; also
-	// used without s.mu, by Read.
-	slack time.Duration
-	// undecided is there while it isn't known whether the server reads on
-	// after it has refused a message before its end.
+	drop    bool // the library ends the connection
+	waiting bool // Read waits for a reply
+	ahead   bool // and reads ahead meanwhile
+	// undecided is closed when the server reads on in phaseUndecided.
 	undecided chan struct{}
 	wake      chan struct{}
 	next      *conn       // follows this one after STARTTLS
 	patience  *time.Timer // after STARTTLS: until the server has accepted it
-	// postponed is the server's greeting, if it wasn't 220 after STARTTLS.
-	postponed buffer
+	// kept are replies of the server's that the client gets later: those to a
+	// message before its end, or a greeting that isn't 220 after STARTTLS.
+	kept buffer
 
 	deadlineMu sync.Mutex // guards what follows, and deadlines of raw
 	reads      timing
@@ -98,6 +90,8 @@ type conn struct {
 type unwanted struct {
 	octets int64
 	reply  Reply
+	copies int
+	renews bool // the reply gives the client its full time
 }
 
 // Times that bound what the library does on its own account.
@@ -121,9 +115,9 @@ const (
 	// dataSlack is by how much message content may be behind
 	// Proxy.MinDataRate.
 	dataSlack = 30 * time.Second
-	// decideTime is how long an LMTP server that refuses a message before
+	// readOnTime is how long an LMTP server that refuses a message before
 	// its end may take to read on.
-	decideTime = 100 * time.Millisecond
+	readOnTime = time.Second
 )
 
 // Sizes that bound what the library keeps.
@@ -169,13 +163,20 @@ func (c *conn) Close() error {
 		c.l.queue(c.next)
 		return nil
 	}
-	c.s.advance(&event{kind: lost})
+	// A greeting that the client hasn't had yet is its last word; replies to a
+	// message that the server hasn't got are none.
+	postponed := c.s.phase == phasePostponed
+	c.s.setPhase(phaseOver)
 	c.notify()
-	postponed := c.postponed.move()
+	kept, unreported := c.kept.move(), c.s.why != reasonNone && c.s.why != reasonLogged
 	c.s.mu.Unlock()
+	if unreported {
+		go c.s.report() // a log handler may take its time
+	}
 	if c.writeMu.TryLock() {
-		c.out.put(postponed.held())
-		postponed.release()
+		if postponed {
+			c.out.put(kept.held())
+		}
 		if c.out.len() > 0 && !c.cut {
 			c.raw.SetWriteDeadline(time.Now().Add(closeTime))
 			c.raw.Write(c.out.held())
@@ -186,6 +187,7 @@ func (c *conn) Close() error {
 		}
 		c.writeMu.Unlock()
 	}
+	kept.release()
 	return c.closeRaw()
 }
 

@@ -116,6 +116,14 @@ func (c *conn) SetReadDeadline(t time.Time) error {
 	if c.closed.Load() {
 		return net.ErrClosed
 	}
+	err := c.setRead(t)
+	if err != nil {
+		c.readFailed() // it is as good as that
+	}
+	return err
+}
+
+func (c *conn) setRead(t time.Time) error {
 	c.deadlineMu.Lock()
 	defer c.deadlineMu.Unlock()
 	c.reads.at, c.reads.after = instantOf(t)
@@ -124,11 +132,7 @@ func (c *conn) SetReadDeadline(t time.Time) error {
 		close(c.moved)
 		c.moved = nil
 	}
-	err := c.armRead()
-	if err != nil {
-		c.givenUp.Store(true) // as good as a Read that fails
-	}
-	return err
+	return c.armRead()
 }
 
 // SetWriteDeadline implements net.Conn. For replies that the server didn't

@@ -1,6 +1,7 @@
 package smtpproxy
 
 import (
+	"log/slog"
 	"strconv"
 	"strings"
 
@@ -12,13 +13,14 @@ import (
 
 // event is one thing that moves the dialogue.
 type event struct {
-	kind eventKind
-	over bool       // answered: the connection ends
-	code int        // replied, answered
-	cmd  *command   // passed, answered
-	size int64      // replied: of SIZE in the reply to EHLO or LHLO
-	rcpt *Recipient // replied: the recipient that a 2xx accepts
-	tls  *TLS       // startedTLS
+	kind    eventKind
+	over    bool       // answered: the connection ends
+	reading bool       // replied: a Read of the server's is under way
+	code    int        // replied, answered
+	cmd     *command   // passed, answered
+	size    int64      // replied: of SIZE in the reply to EHLO or LHLO
+	rcpt    *Recipient // replied: the recipient that a 2xx accepts
+	tls     *TLS       // startedTLS
 }
 
 type eventKind uint8
@@ -28,8 +30,6 @@ const (
 	answered                    // the hook or the library answered cmd with code
 	replied                     // the server replied with code
 	startedTLS                  // a TLS handshake is complete
-	readsOn                     // the server has begun to read again
-	lost                        // nobody knows any more whose turn it is
 )
 
 // verdict is what becomes of a server's reply.
@@ -38,52 +38,52 @@ type verdict uint8
 const (
 	forward   verdict = iota // the client gets it
 	swallow                  // the client doesn't
+	keep                     // the client gets it when the server has the end of the message
 	postpone                 // the client gets it when it sends a command
 	breakStep                // it can't be the reply to what the server was sent
 )
 
-// take takes the server's reply into the state. lines are needed of a reply to
-// EHLO or LHLO only; if the client has to get others, they are returned, and lines
-// used for them. Its caller holds s.mu, which is released while Proxy.TransportID
-// is called.
-func (s *Session) take(code int, lines []string) (v verdict, others []string) {
-	e := event{kind: replied, code: code}
-	if s.phase == phaseReply && s.pending.verb == "RCPT" && code/100 == 2 {
-		return s.takeRecipient(&e), nil
-	}
-	if code == 250 && s.wantsLines() {
+// take takes the server's reply into the state; rcpt is what recipient returned.
+// lines are needed of a reply to EHLO or LHLO only; if the client has to get
+// others, they are returned, and lines used for them. Its caller holds s.mu.
+func (s *Session) take(e *event, lines []string) (v verdict, others []string) {
+	e.kind = replied
+	if e.code == 250 && s.wantsLines() {
 		e.size = sizeKeyword(lines)
 		if s.relay {
 			others = s.offered(lines)
 		}
 	}
-	return s.advance(&e), others
+	return s.advance(e), others
 }
 
-// takeRecipient is take for a recipient that the server accepts. It is no part of
-// take for the sake of the stack: see decision.
-//
-//go:noinline
-func (s *Session) takeRecipient(e *event) verdict {
-	var r Recipient
-	r.Address, r.Recipient, r.Params, _ = parseRcpt(argsOf(s.pending.line))
-	if s.cfg.TransportID != nil {
-		r.TransportID = s.transportID(r)
+// recipient returns the recipient that a reply accepts, nil if it doesn't. It
+// calls Proxy.TransportID, so its caller holds no lock.
+func (s *Session) recipient(code int) *Recipient {
+	if code/100 != 2 {
+		return nil
 	}
-	e.rcpt = &r
-	return s.advance(e)
+	s.mu.Lock()
+	line, due := s.pending.line, s.phase == phaseReply && s.pending.verb == "RCPT"
+	s.mu.Unlock()
+	if !due {
+		return nil
+	}
+	r := new(Recipient)
+	r.Address, r.Recipient, r.Params, _ = parseRcpt(argsOf(line))
+	if s.cfg.TransportID != nil {
+		r.TransportID = s.transportID(*r)
+	}
+	return r
 }
 
-// transportID calls Proxy.TransportID, with s.mu released. A panic gives none:
-// it would end the process, from within the server's Write.
+// transportID calls Proxy.TransportID. A panic gives none: it would end the
+// process, from within the server's Write.
 func (s *Session) transportID(r Recipient) (id string) {
-	var conn Connection
-	s.view(&conn)
-	s.mu.Unlock()
-	defer s.mu.Lock()
+	conn := s.Connection()
 	defer func() {
-		if v := recover(); v != nil && s.cfg.Logger != nil {
-			s.cfg.Logger.Error("smtpproxy: TransportID panicked", "connection", conn.ID)
+		if v := recover(); v != nil {
+			s.log(slog.LevelError, "smtpproxy: TransportID panicked", slog.String("connection", conn.ID))
 		}
 	}()
 	return s.cfg.TransportID(conn, r)
@@ -94,7 +94,8 @@ func (s *Session) wantsLines() bool {
 	return s.phase == phaseReply && (s.pending.verb == "EHLO" || s.pending.verb == "LHLO")
 }
 
-// advance is the one function that moves the dialogue. Its caller holds s.mu.
+// advance is the one function that moves the dialogue; what moves it within a
+// message is in message.go. Its caller holds s.mu.
 func (s *Session) advance(e *event) verdict {
 	if s.phase == phaseOver {
 		return swallow
@@ -108,14 +109,6 @@ func (s *Session) advance(e *event) verdict {
 		return s.advanceReply(e)
 	case startedTLS:
 		s.advanceTLS(e.tls)
-	case readsOn:
-		// go-smtp in LMTP mode answers a chunk once for all recipients, if
-		// its backend fails early, and goes on.
-		if s.phase == phaseReply && s.lmtp && s.pending.last && s.due < s.txn.get().Recipients.Len() {
-			s.endMessage()
-		}
-	case lost:
-		s.setPhase(phaseOver)
 	}
 	return forward
 }
@@ -125,12 +118,8 @@ func (s *Session) advanceCommand(cmd *command) {
 	s.statuses = false
 	s.observe(cmd)
 	s.phase, s.pending, s.due = phaseReply, *cmd, 1
-	if cmd.verb == "BDAT" && cmd.size < smallChunk {
-		s.txn.change().smallChunks++
-	}
-	if cmd.verb == "BDAT" && cmd.last && s.lmtp {
-		// RFC 2033 section 4.3.
-		s.due = s.txn.get().Recipients.Len()
+	if cmd.verb == "BDAT" {
+		s.advanceChunk(cmd)
 	}
 }
 
@@ -151,9 +140,16 @@ func (s *Session) advanceAnswer(e *event) {
 		s.pending, s.due = command{line: "*", swallow: true, after: next}, 1
 		next = phaseReply
 	}
-	if e.cmd.verb == "BDAT" {
+	switch e.cmd.verb {
+	case "BDAT":
 		// A message with a hole must not reach the server's end.
-		s.bdatFailed = true
+		s.refuseChunk(e.cmd.last)
+	case "RSET", "HELO", "EHLO", "LHLO":
+		if e.code/100 == 2 {
+			// The client counts on having no transaction any more; the
+			// server has it.
+			s.doubtTransaction()
+		}
 	}
 	s.exchange = nil
 	s.suspect = s.suspect || e.code != 334 && e.code != 235 &&
@@ -166,7 +162,7 @@ func (s *Session) advanceAnswer(e *event) {
 func (s *Session) advanceTLS(t *TLS) {
 	s.conn.helo, s.conn.secure = HELO{}, &secure{tls: *t}
 	s.lmtp, s.size, s.suspect, s.next = false, 0, false, false
-	s.resetTransaction()
+	s.endTransaction(true)
 	s.setPhase(phaseCommand)
 	if s.relay {
 		// The server starts anew, on a connection of its own.
@@ -200,12 +196,15 @@ func (s *Session) advanceReply(e *event) verdict {
 	switch {
 	case was == phaseGreeting && s.regreets:
 		s.regreets = false
-		s.setPhase(phaseCommand)
 		if e.code == 220 {
+			s.setPhase(phaseCommand)
 			return swallow // the client has had one
 		}
+		s.setPhase(phasePostponed)
 		return postpone
-	case e.code == 421 || was == phaseCommand || was == phaseSASL || was == phaseOwn:
+	case was >= phaseChunk:
+		return s.replyToMessage(e)
+	case e.code == 421 && !s.isStatus() || was != phaseReply && was != phaseGreeting:
 		// The server closes (RFC 5321 section 3.8), or nobody waits for
 		// the reply: either way it is the last. The client may take it for
 		// that to a command which the server will never see, so it must not
@@ -227,36 +226,19 @@ func (s *Session) advanceReply(e *event) verdict {
 	case e.code == 220 && (cmd.verb != "STARTTLS" || s.relay):
 		s.setPhase(phaseOver)
 		return breakStep
+	case cmd.swallow:
+		return s.replyToOwn(e.code)
 	}
 	s.due--
-	if was == phaseContent {
-		if s.due == 0 {
-			s.endMessage()
-		}
-		return forward
-	}
-	if cmd.swallow {
-		if e.code/100 == 3 {
-			s.setPhase(phaseOver)
-			return breakStep
-		}
-		s.setPhase(cmd.after)
-		return swallow
-	}
 	switch {
 	case e.code == 334:
 		s.setPhase(phaseSASL)
 		return forward
 	case e.code == 354:
-		s.setPhase(phaseContent)
-		s.due = 1
-		if s.lmtp {
-			// RFC 2033 section 4.2: a reply for each accepted RCPT.
-			s.due = max(1, s.txn.get().Recipients.Len())
-		}
+		s.beginContent()
 		return forward
-	case s.due > 0:
-		return forward
+	case cmd.verb == "BDAT":
+		return s.replyToChunk(e.code)
 	}
 	exchange := s.exchange
 	// A command that nobody knows may be a password sent out of its place.
@@ -265,36 +247,29 @@ func (s *Session) advanceReply(e *event) verdict {
 	ok := e.code/100 == 2
 	switch cmd.verb {
 	case "HELO", "EHLO", "LHLO":
+		// RFC 5321 section 4.1.4 wants a transaction gone, and kept if the
+		// command is refused. Servers were seen to do neither.
 		if e.code != 250 {
-			break // RFC 5321 section 4.1.4: as if it had not been sent
+			s.doubtTransaction()
+			break
 		}
+		s.endTransaction(!s.txn.get().Active && !s.txn.get().doubtful)
 		s.conn.helo = HELO{cmd.verb, strings.TrimSpace(argsOf(cmd.line))}
 		s.lmtp = cmd.verb == "LHLO"
 		s.size = e.size
-		s.resetTransaction()
 	case "MAIL":
 		if ok {
 			s.openTransaction(cmd.line)
 		}
 	case "RCPT":
 		if ok {
-			r := &s.txn.change().Recipients
-			r.list = append(r.list, *e.rcpt)
+			m := s.txn.change()
+			m.Recipients.list = append(m.Recipients.list, *e.rcpt)
+			m.pathOctets += int64(len(cmd.line))
 		}
 	case "RSET":
 		if ok {
-			s.resetTransaction()
-		}
-	case "BDAT":
-		s.txn.change().octets += cmd.size
-		switch {
-		case cmd.last:
-			s.endMessage()
-		case !ok:
-			// Servers differ in what is left of the transaction; further
-			// chunks have no place in any (RFC 3030 section 2).
-			s.endMessage()
-			s.bdatFailed = true
+			s.endTransaction(true)
 		}
 	case "AUTH":
 		if e.code == 235 && exchange != nil {
@@ -317,30 +292,63 @@ func (s *Session) setPhase(p phase) {
 	}
 }
 
+// replyToOwn is the part of advanceReply for what the client doesn't know of: "*",
+// which cancels an exchange, and RSET before MAIL.
+func (s *Session) replyToOwn(code int) verdict {
+	cmd := s.pending
+	ok := code/100 == 2
+	if code/100 == 3 || ok != (cmd.verb == "RSET") {
+		// After a 2xx to "*" the client would be authenticated, and nobody
+		// would know. Where RSET is refused, nobody knows what the server
+		// would add the next recipients to.
+		s.setPhase(phaseOver)
+		return breakStep
+	}
+	if ok {
+		s.txn.change().doubtful = false
+	}
+	s.setPhase(cmd.after)
+	return swallow
+}
+
+// behindReset returns the MAIL command that has waited for RSET, for the server to
+// get.
+func (s *Session) behindReset() (line string, ok bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.phase != phaseReset {
+		return "", false
+	}
+	line = s.txn.get().behindReset
+	s.advance(&event{kind: passed, cmd: &command{verb: "MAIL", line: line}})
+	return line, true
+}
+
 // openTransaction opens a transaction with an accepted MAIL command. A path
 // that can't be parsed leaves the parsed fields empty: the server took it.
 func (s *Session) openTransaction(line string) {
-	mail := s.txn.change()
-	mail.Active, mail.octets, mail.smallChunks = true, 0, 0
-	s.bdatFailed = false
-	mail.SenderAddress, mail.Sender, mail.SenderParams, _ = parseMail(argsOf(line))
+	m := s.txn.change()
+	*m = mail{}
+	m.Active = true
+	m.SenderAddress, m.Sender, m.SenderParams, _ = parseMail(argsOf(line))
 }
 
-// resetTransaction is RSET: no transaction is open (RFC 5321 section 4.1.1.5).
-func (s *Session) resetTransaction() {
+// endTransaction follows what ends a transaction, if there is one. Without
+// certainty that the server has forgotten it, it gets RSET before the next MAIL.
+func (s *Session) endTransaction(certain bool) {
+	doubtful := !certain && (s.txn.get().Active || s.txn.get().doubtful)
 	s.txn = transaction{}
-	s.bdatFailed = false
+	if doubtful {
+		s.txn.change().doubtful = true
+	}
 }
 
-// endMessage follows the reply to the end of a message, which clears the
-// transaction whatever the reply was (RFC 5321 section 4.1.1.4).
-func (s *Session) endMessage() {
-	// Without LHLO, too, a server may speak LMTP, and reply for each recipient.
-	// It is no loss if the client takes one such reply for that to its next
-	// command: with that, no message ends.
-	s.statuses = !s.lmtp && s.txn.get().Recipients.Len() > 1
-	s.resetTransaction()
-	s.setPhase(phaseCommand)
+// doubtTransaction follows what may have ended a transaction for the server, if
+// there is one.
+func (s *Session) doubtTransaction() {
+	if s.txn.get().Active {
+		s.endTransaction(false)
+	}
 }
 
 // observe follows a SASL exchange for the user name in it. What cmd holds of a

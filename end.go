@@ -13,39 +13,44 @@ import (
 func (c *conn) tooLong() {
 	c.s.mu.Lock()
 	enhanced := EnhancedCode{5, 4, 0} // go-smtp's
-	if c.s.phase == phaseSASL || c.s.phase == phaseOwn {
+	if p := c.s.phase; p == phaseSASL || p == phaseOwn || p == phaseSASLGivenUp {
 		enhanced = EnhancedCode{5, 5, 6} // RFC 4954 section 4
 	}
 	c.s.mu.Unlock()
-	c.hangUp(Reply{Code: 500, Enhanced: enhanced, Lines: []string{"Too long line, closing connection"}})
+	c.hangUp(reasonNone, Reply{Code: 500, Enhanced: enhanced, Lines: []string{"Too long line, closing connection"}})
 }
 
 // tooSlow answers a client that has used up its time (RFC 5321 section 4.5.3.2,
 // RFC 3463 section 3.5).
 func (c *conn) tooSlow() {
 	c.unwanted, c.rejected = nil, false
-	c.hangUp(Reply{Code: 421, Enhanced: EnhancedCode{4, 4, 2}, Lines: []string{"Too slow, closing connection"}})
+	c.hangUp(reasonNone, Reply{Code: 421, Enhanced: EnhancedCode{4, 4, 2}, Lines: []string{"Too slow, closing connection"}})
 }
 
 // hangUp ends the connection with a reply.
-func (c *conn) hangUp(r Reply) {
+func (c *conn) hangUp(why reason, r Reply) {
 	c.s.mu.Lock()
-	c.s.advance(&event{kind: lost})
+	c.s.lose(why)
+	c.s.setPhase(phaseOver)
 	c.drop = true
 	c.s.mu.Unlock()
 	c.respond(r, false)
 }
 
 // finish ends the connection after its last reply. A server that sent it
-// closes by itself; else the library does.
+// closes by itself; else the library does. It returns the error for the server: in
+// the middle of a message, io.EOF would tell some that it is complete.
 func (c *conn) finish() error {
 	c.s.mu.Lock()
-	drop := c.drop
+	drop, verb := c.drop, c.s.pending.verb
 	c.drop = false
 	c.s.mu.Unlock()
 	c.flush()
 	if drop {
 		c.linger(lingerTime, maxLinger)
+	}
+	if verb == "DATA" || verb == "BDAT" {
+		return io.ErrUnexpectedEOF
 	}
 	return io.EOF
 }

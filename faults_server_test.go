@@ -111,7 +111,7 @@ type wrong struct {
 // recipient's.
 var missteps = []wrong{
 	{"it replies before it has read", write, nil},
-	{"it refuses before it has read", func(s *reciter, _ string) bool { return write(s, "550 refused\r\n") }, []int{8, 11}},
+	{"it refuses before it has read", func(s *reciter, _ string) bool { return write(s, "550 refused\r\n") }, []int{5, 8, 10, 11}},
 	{"it panics", func(*reciter, string) bool { panic("no") }, nil},
 	{"it closes early", func(*reciter, string) bool { return false }, nil},
 	{"it replies and closes", func(s *reciter, reply string) bool { write(s, reply); return false }, nil},
@@ -133,7 +133,7 @@ var missteps = []wrong{
 	{"a request for something else", func(s *reciter, _ string) bool { return write(s, "350 go on\r\n") }, nil},
 	{"a challenge", func(s *reciter, _ string) bool { return write(s, "334 AAAA\r\n") }, []int{3}},
 	{"a last word", func(s *reciter, _ string) bool { return write(s, "421 leaving\r\n") }, nil},
-	{"it refuses", func(s *reciter, _ string) bool { return write(s, "550 refused\r\n") }, []int{8, 11, 12}},
+	{"it refuses", func(s *reciter, _ string) bool { return write(s, "550 refused\r\n") }, []int{5, 8, 9, 10, 11, 12}},
 	{"it never replies, and reads on", func(s *reciter, _ string) bool {
 		s.SetReadDeadline(time.Now().Add(time.Minute))
 		_, err := s.r.ReadByte()

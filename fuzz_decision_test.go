@@ -137,6 +137,18 @@ func newJudge() *judge {
 	return j
 }
 
+// endsTransaction tells whether a transaction is over, or of unknown state, when the
+// server doesn't get a command and the client this reply.
+func endsTransaction(verb string, code int) bool {
+	switch verb {
+	case "BDAT":
+		return true
+	case "RSET", "HELO", "EHLO", "LHLO":
+		return code/100 == 2
+	}
+	return false
+}
+
 // judge takes one line to its decision, and tells what is wrong with that.
 func (j *judge) judge(line string, sasl bool) (got decision, problem string) {
 	j.shown, j.failure = false, nil
@@ -158,6 +170,13 @@ func (j *judge) judge(line string, sasl bool) (got decision, problem string) {
 			problem = "a failure is no 421"
 		case d.Code == 220 && verb == "STARTTLS", d.Code/10 == 25 && verb == "RCPT" && conn.HELO.Verb == "LHLO":
 			problem = "the client is promised what the server doesn't know"
+		case txn.Active && endsTransaction(verb, d.Code) && j.s.Transaction().Active:
+			problem = "the transaction is there, though the client counts on its end"
+		case txn.Active && endsTransaction(verb, d.Code):
+			txn = j.s.Transaction()
+		}
+		switch {
+		case problem != "":
 		case !reflect.DeepEqual(conn, j.s.Connection()), !reflect.DeepEqual(txn, j.s.Transaction()):
 			problem = "the state has changed, though the server got nothing"
 		case verb == "BDAT" && chunk < 0 && !d.Disconnect:

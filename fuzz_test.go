@@ -15,6 +15,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/seed3262c777/smtpproxy"
 	"github.com/seed3262c777/smtpproxy/internal/wire"
@@ -185,7 +187,7 @@ func hear(t *testing.T, d dialect, cut uint64, sent []byte, w wrap) (problem str
 	defer ear.mu.Unlock()
 	replies, err := repliesIn(got)
 	passed := hook.passed()
-	own := hook.answered + len(passed) - len(ear.given)
+	own := hook.answered + len(passed) - (len(ear.given) - ear.resets)
 	// When the server can't read any more, nobody needs its replies. Of an
 	// exchange that the hook has cancelled, it has one too many.
 	least := ear.needed - hook.cancelled + own
@@ -268,6 +270,8 @@ type eavesdropper struct {
 	partial []byte
 
 	due     bool   // a command has no reply yet
+	resets  int    // RSET commands of the library's own
+	reset   string // the MAIL command behind the last of them, until it is read
 	content bool   // the server has asked for content
 	body    []byte // what it got of it
 	asked   bool   // the server has asked for a line
@@ -283,6 +287,10 @@ func (e *eavesdropper) Read(p []byte) (int, error) {
 	defer e.mu.Unlock()
 	switch b := p[:n]; {
 	case n == 0:
+	case e.reset != "":
+		line := e.reset
+		e.reset = ""
+		e.command(line, b)
 	case len(passed) > before:
 		e.command(passed[len(passed)-1], b)
 	case e.content:
@@ -304,28 +312,59 @@ func (e *eavesdropper) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// dotLine is the end of content to some server.
-var dotLine = regexp.MustCompile(`(^|[\r\n])[\x00- ]*\.[\x00- ]*[\r\n]$`)
+// endsInDots tells whether the last line of content is the end of it to some server:
+// a line of dots, with whatever isn't seen beside them.
+func endsInDots(content []byte) bool {
+	unseen := func(r rune) bool {
+		return r <= ' ' || r == utf8.RuneError || unicode.IsSpace(r) || !unicode.IsGraphic(r)
+	}
+	text := string(bytes.TrimRight(content, "\r\n"))
+	line := text[strings.LastIndexAny(text, "\r\n")+1:]
+	dots := strings.Map(func(r rune) rune {
+		if unseen(r) {
+			return -1
+		}
+		return r
+	}, line)
+	return len(text) < len(content) && dots != "" && strings.Trim(dots, ".") == ""
+}
 
 var chunkLine = regexp.MustCompile(`(?i)^BDAT ([0-9]+)( LAST)?$`)
 
 // command notes that the server reads b after the hook has passed a line.
 func (e *eavesdropper) command(line string, b []byte) {
+	own := string(b) == "RSET\r\n" && command{Line: line}.Verb() == "MAIL"
 	switch {
-	case string(b) != line+"\r\n" || !isLine(b):
+	case own:
+	case string(b) != handed(line)+"\r\n" || !isLine(b):
 		e.fault("the hook passed %q, it read %q", line, b)
 	case e.due:
 		e.fault("it read %q before it had replied", b)
 	case command{Line: line}.Verb() == "", strings.HasPrefix(strings.ToUpper(line), "STARTTLS"):
 		e.fault("it read %q, which is no command for it", b)
-	case e.content && !dotLine.Match(e.body):
+	case e.content && !endsInDots(e.body):
 		e.fault("it read %q as a command, but the content had no end: %q", b, e.body)
 	}
-	e.given = append(e.given, line)
+	if own {
+		e.resets++
+		e.reset, line = line, "RSET"
+	}
+	e.given = append(e.given, handed(line))
 	e.due, e.content, e.body, e.asked, e.chunk = true, false, nil, false, 0
 	if m := chunkLine.FindStringSubmatch(line); m != nil {
 		e.chunk, _ = strconv.ParseInt(m[1], 10, 64)
 	}
+}
+
+// handed returns what a server gets of a line: the size of a chunk without leading
+// zeros.
+func handed(line string) string {
+	m := chunkLine.FindStringSubmatch(line)
+	if m == nil || len(m[1]) == 1 || m[1][0] != '0' {
+		return line
+	}
+	size := strings.TrimLeft(m[1][:len(m[1])-1], "0") + m[1][len(m[1])-1:]
+	return line[:len("BDAT ")] + size + strings.ToUpper(m[2])
 }
 
 func (e *eavesdropper) fault(format string, args ...any) {
@@ -357,6 +396,9 @@ func (e *eavesdropper) Write(p []byte) (int, error) {
 		case 354:
 			e.content = true
 		default:
+			if e.due && e.reset != "" && code/100 == 2 {
+				complete-- // the client doesn't know of it
+			}
 			e.due = false
 		}
 	}

@@ -343,7 +343,7 @@ func TestTheUserStateAndTheIDOutliveSTARTTLSAndNothingElse(t *testing.T) {
 	k := talk(t, tr)
 	k.want("EHLO before.example", "250")
 	k.startTLS()
-	k.say("RCPT TO:<b@example.org>", "502", "EHLO inside.example", "250", "NOOP", "250")
+	k.say("RCPT TO:<b@example.org>", "503", "EHLO inside.example", "250", "NOOP", "250")
 	id := sessions[0].Connection().ID
 	want := fmt.Sprintf(`%[1]s 1 "" false|%[1]s 2 "before.example" false|%[1]s 3 "" false|%[1]s 4 "" false|%[1]s 5 "inside.example" false`, id)
 	if got := strings.Join(calls, "|"); got != want || id == "" {

@@ -16,7 +16,12 @@ const (
 	defaultMaxReplyLength = 64 << 10
 	defaultMaxReadAhead   = 32 << 10
 	defaultMaxSmallChunks = 1000
+	defaultMaxRecipients  = 10_000
 )
+
+// recipientOctets is how many octets a recipient may take in the mean, with its
+// parameters: the limit of recipients is one of memory, too.
+const recipientOctets = 256
 
 // smallChunk is the size from which on a BDAT chunk is worth its command.
 const smallChunk = 1 << 10
@@ -28,6 +33,7 @@ type limits struct {
 	reply       int
 	readAhead   int
 	smallChunks int
+	recipients  int
 	commands    int
 	errors      int
 }
@@ -39,6 +45,7 @@ func (p *Proxy) limits() limits {
 		reply:       limit(p.MaxReplyLength, defaultMaxReplyLength),
 		readAhead:   max(limit(p.MaxReadAhead, defaultMaxReadAhead), smallBuffer),
 		smallChunks: limit(p.MaxSmallChunks, defaultMaxSmallChunks),
+		recipients:  limit(p.MaxRecipients, defaultMaxRecipients),
 		commands:    limit(p.MaxCommands, unlimited),
 		errors:      limit(p.MaxErrors, unlimited),
 	}
@@ -69,9 +76,20 @@ func (l *limits) lineLimit(sasl bool) int {
 
 // counts are what a session has counted against its limits.
 type counts struct {
-	commands int
-	errors   int // that the library answered
+	commands count
+	errors   count // commands that no server would know what to do with
 }
+
+// count counts up to what 32 bits hold, and stays there.
+type count uint32
+
+func (n *count) add() {
+	if *n < math.MaxUint32 {
+		*n++
+	}
+}
+
+func (n count) exceeds(limit int) bool { return int64(n) > int64(limit) }
 
 // isHTTP tells whether a line is the request line of HTTP (RFC 9112 section 3).
 // A browser can be made to send a request to any port, with lines in it that

@@ -34,6 +34,9 @@ import (
 //     Address does; Sender and Recipient are quoted again where it is needed,
 //     with ASCII letters in lower case.
 //   - Of HELO's argument go-smtp keeps the first word.
+//   - Behind a chunk that the library has refused, and a refused HELO, there is no
+//     transaction to be seen any more, though the server still has it. Before the
+//     next MAIL the library sends RSET, which stands for no new Transaction.ID.
 //   - go-smtp takes for an address what is none (RFC 5321 section 4.1.2). The
 //     library's fields stay empty then, though the transaction is open.
 
@@ -233,6 +236,9 @@ type trial struct {
 	sent    []string
 	replies map[string]int // verbs and codes, counted
 	problem string
+
+	doubtful bool // the last transaction didn't end for sure
+	owed     int  // replies that an LMTP client counts on for the last chunk
 }
 
 // say sends octets, waits until it is the client's turn again, and compares.
@@ -244,7 +250,7 @@ func (m *trial) say(octets string, each bool) (code string) {
 	}
 	m.sent = append(m.sent, octets)
 	m.w.mu.Lock()
-	due := len(m.w.recipients)
+	due, was, anew := len(m.w.recipients), m.w.active, m.w.anew
 	m.w.mu.Unlock()
 	io.WriteString(m.k, octets)
 	reply, err := m.k.reply()
@@ -256,16 +262,22 @@ func (m *trial) say(octets string, each bool) (code string) {
 	line, _, _ := strings.Cut(octets, "\r")
 	verb, _, _ := strings.Cut(strings.ToUpper(line), " ")
 	m.replies[verb+" "+code]++
-	if each && m.lmtp && (code == "250" || code == "554") {
+	refused := verb == "BDAT" && code[0] == '5'
+	if refused && !each {
+		m.owed = max(m.owed, due) // for the last chunk, which will be refused too
+	}
+	if each && m.lmtp && (code == "250" || code == "554" || refused) {
+		if refused {
+			due, m.owed = max(due, m.owed), 0
+		}
 		for range due - 1 {
 			m.k.reply()
 		}
 	}
-	m.w.note(func() {
-		if verb == "RSET" && m.w.greeted == nil {
-			m.w.anew++
-		}
-	})
+	if verb == "MAIL" || verb == "RSET" {
+		m.owed = 0
+	}
+	m.doubt(verb, code, strings.HasSuffix(octets, "\r\n.\r\n"), was, anew)
 	if code == "220" { // STARTTLS
 		tc := tls.Client(m.k.Conn, &tls.Config{InsecureSkipVerify: true})
 		if err := tc.Handshake(); err != nil {
@@ -278,6 +290,37 @@ func (m *trial) say(octets string, each bool) (code string) {
 	}
 	m.compare()
 	return code
+}
+
+// doubt follows whether the last transaction has ended for sure, and holds that the
+// server gets RSET before the next MAIL if not, and else doesn't. It corrects what the
+// witness was told. message tells that it is about a message's end, was that there was
+// a transaction before.
+func (m *trial) doubt(verb, code string, message, was bool, anew int) {
+	verb, _, _ = strings.Cut(verb, "\t") // as the library does
+	isHELO := strings.HasSuffix(verb, "HLO") || strings.HasSuffix(verb, "HELO")
+	refused := code[0] == '4' || code[0] == '5'
+	m.w.note(func() {
+		switch {
+		case verb == "RSET" && m.w.greeted == nil:
+			m.w.anew++
+		case verb == "MAIL" && code != "503":
+			if reset := m.w.anew > anew; reset != (m.doubtful && m.w.greeted != nil) {
+				m.problem = fmt.Sprintf("before MAIL, the server was reset: %v, but was it in doubt: %v", reset, m.doubtful)
+			}
+			m.w.anew = anew
+		case m.w.active && refused && (verb == "BDAT" || isHELO):
+			// It is no transaction any more, but the server doesn't know yet.
+			m.w.active, m.w.sender, m.w.recipients = false, "", nil
+			m.w.anew++
+		}
+	})
+	switch {
+	case verb == "RSET" && code == "250", verb == "MAIL" && code != "503", code == "220":
+		m.doubtful = false
+	case was && (isHELO || refused && (verb == "BDAT" || message)):
+		m.doubtful = true
+	}
 }
 
 func (m *trial) compare() {

@@ -175,16 +175,24 @@ type Proxy struct {
 	// means 1000; negative means no limit.
 	MaxSmallChunks int
 
+	// MaxRecipients limits the recipients of one transaction that the server
+	// has accepted. The RCPT beyond is answered 452 4.5.3 (RFC 5321 section
+	// 4.5.3.1.10); so is one that would make their commands longer than 256
+	// octets in the mean. 0 means 10000; negative means no limit.
+	MaxRecipients int
+
 	// MaxCommands limits the commands of one connection, lines of a SASL
 	// exchange not counted. The one beyond is answered 421 4.7.0 and the
 	// connection closed; the hook isn't shown it. 0 or negative means no
 	// limit.
 	MaxCommands int
 
-	// MaxErrors limits the commands of one connection that the library
-	// itself refuses, before or after the hook was called for them. The one
-	// beyond is answered 421 4.7.0 and the connection closed. 0 or negative
-	// means no limit.
+	// MaxErrors limits the lines of one connection that no server would know
+	// what to do with, and that the library itself refuses: without a verb,
+	// with control characters, malformed STARTTLS and BDAT. What is refused
+	// because of order, limits or policy doesn't count. The one beyond is
+	// answered 421 4.7.0 and the connection closed. 0 or negative means no
+	// limit.
 	MaxErrors int
 
 	// CommandTimeout limits the time from the first octet of a command line,

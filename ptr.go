@@ -2,7 +2,9 @@ package smtpproxy
 
 import (
 	"context"
+	"log/slog"
 	"net"
+	"runtime/debug"
 
 	"github.com/seed3262c777/smtpproxy/internal/fcrdns"
 )
@@ -23,8 +25,21 @@ func (s *Session) lookupPTR() {
 	s.ptr = &lookup{ctx, found}
 	go func() {
 		defer cancel()
-		found <- fcrdns.Lookup(ctx, r, ip)
+		var name string
+		// Whatever the resolver does, whoever waits for the name goes on; a
+		// panic would end the process.
+		defer func() { found <- name }()
+		defer s.guardLookup()
+		name = fcrdns.Lookup(ctx, r, ip)
 	}()
+}
+
+// guardLookup recovers from a panic of the resolver's: there is no name then.
+func (s *Session) guardLookup() {
+	if v := recover(); v != nil {
+		s.log(slog.LevelError, "smtpproxy: Resolver panicked",
+			slog.String("connection", s.conn.id), slog.Any("panic", v), slog.String("stack", string(debug.Stack())))
+	}
 }
 
 // lookup is a lookup under way.

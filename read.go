@@ -12,21 +12,6 @@ import (
 
 // This file is the way from the client to the server.
 
-// turn is what Read has to do next.
-type turn uint8
-
-const (
-	turnCommand   turn = iota // bring a command
-	turnSASL                  // bring a line of a SASL exchange
-	turnContent               // bring message content
-	turnChunk                 // bring octets of a BDAT chunk
-	turnWait                  // wait for the server's reply
-	turnRefused               // nobody wants the rest of the content
-	turnOver                  // nothing more
-	turnPostponed             // the server has refused the client
-	turnGone                  // the client goes on with another connection
-)
-
 // Read implements net.Conn. It returns at most one command, or a piece of
 // message content that no server could read beyond its end.
 func (c *conn) Read(p []byte) (n int, err error) {
@@ -38,28 +23,35 @@ func (c *conn) Read(p []byte) (n int, err error) {
 	returned := false
 	defer func() {
 		if !returned {
-			// The hook has called runtime.Goexit: this goroutine ends.
-			c.respond(failureReply.filled(""), false)
+			// The hook has called runtime.Goexit, or a log handler or a
+			// callback of the TLS configuration: this goroutine ends.
+			c.respondIfOpen(failureReply)
 			c.closeRaw()
 		}
 	}()
 	n, err = c.bring(p)
-	returned = true
 	if err != nil {
-		c.fail()
+		c.readFailed()
+		c.s.report()
 	}
+	returned = true
 	return n, err
 }
 
-// fail notes that a Read has failed. A server may give up what it was about then,
-// and read commands next.
-func (c *conn) fail() {
-	c.givenUp.Store(true)
+// readBegins notes that a Read has begun. Its caller holds s.mu.
+func (c *conn) readBegins() {
+	c.s.readBegins()
+	if c.undecided != nil {
+		close(c.undecided)
+		c.undecided = nil
+	}
+}
+
+// readFailed notes that a Read has failed.
+func (c *conn) readFailed() {
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()
-	if c.flowing && !c.refused {
-		c.refuseContent()
-	}
+	c.s.readFailed()
 }
 
 // bring is Read, for one caller at a time.
@@ -82,82 +74,76 @@ func (c *conn) bring(p []byte) (n int, err error) {
 		if c.rejected {
 			return 0, c.reject()
 		}
-		switch t := c.turn(begins); t {
-		case turnCommand, turnSASL:
-			var line string
-			var ok bool
-			if line, ok, err = c.line(p, c.s.cfg.lineLimit(t == turnSASL)); ok {
-				n = c.bringCommand(p, line)
-			}
-		case turnContent:
-			n, err = c.bringContent(p)
-		case turnChunk:
-			n, err = c.bringChunk(p)
-		case turnWait:
-			err = c.awaitReply()
-		case turnRefused:
-			c.linger(drainTime, maxDrain)
-			err = io.EOF
-		case turnOver:
-			err = c.finish()
-		case turnPostponed:
-			err = c.bringPostponed(p)
-		case turnGone:
-			err = io.EOF
+		if n, err = c.bringNext(p, begins); n > 0 {
+			return n, nil
 		}
-		if errors.Is(err, os.ErrDeadlineExceeded) && c.turn(false) == turnOver {
-			continue // that was lostStep
+		if err != nil && !(errors.Is(err, os.ErrDeadlineExceeded) && c.isOver()) {
+			return 0, err
 		}
-		if n > 0 || err != nil {
-			return n, err
-		}
+		// Else the deadline was lostStep's, which has interrupted the read:
+		// the next look tells so.
 	}
 }
 
-// turn tells what is next. begins tells that a Read has just begun.
-func (c *conn) turn(begins bool) turn {
-	s := c.s
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if begins && s.phase == phaseReply {
-		s.advance(&event{kind: readsOn})
+// bringNext does what the dialogue is at. It returns 0 and no error if there was
+// nothing for the server. begins tells that a Read has just begun.
+func (c *conn) bringNext(p []byte, begins bool) (n int, err error) {
+	c.s.mu.Lock()
+	if begins {
+		c.readBegins()
 	}
-	if c.undecided != nil {
-		close(c.undecided)
-		c.undecided, c.flowing = nil, true
+	phase, handedOver := c.s.phase, c.next != nil
+	c.s.mu.Unlock()
+	if handedOver {
+		return 0, io.EOF
 	}
-	switch {
-	case c.next != nil:
-		return turnGone
-	case c.postponed.len() > 0:
-		return turnPostponed
-	case c.refused:
-		return turnRefused
-	case c.flowing:
-		return turnContent
-	case s.phase == phaseOver:
-		return turnOver
-	case c.chunk > 0:
-		return turnChunk
-	case s.phase == phaseContent && !c.sure:
-		c.ended = false // the server reads on, so what it has was not the end
-		return turnContent
-	case s.phase == phaseReply, s.phase == phaseContent, s.phase == phaseGreeting:
-		return turnWait
-	case s.phase == phaseSASL, s.phase == phaseOwn:
-		return turnSASL
+	switch phase {
+	case phaseCommand, phaseSASL, phaseOwn:
+		line, ok, err := c.line(p, c.s.cfg.lineLimit(phase != phaseCommand))
+		if ok {
+			return c.bringCommand(p, line), nil
+		}
+		return 0, err
+	case phaseSASLGivenUp:
+		_, ok, err := c.line(p, c.s.cfg.lineLimit(true))
+		if ok {
+			// The server might take it for a command, which the hook
+			// wasn't shown.
+			c.hangUp(reasonSASLGivenUp, failureReply)
+		}
+		return 0, err
+	case phasePostponed:
+		return 0, c.bringPostponed(p)
+	case phaseReset:
+		if line, ok := c.s.behindReset(); ok {
+			return c.hand(p, line), nil
+		}
+		return 0, nil // it was closed meanwhile
+	case phaseContent, phaseSurplus:
+		return c.bringContent(p)
+	case phaseChunk:
+		return c.bringChunk(p)
+	case phaseUnwanted:
+		c.linger(drainTime, maxDrain)
+		return 0, io.ErrUnexpectedEOF
+	case phaseGivenUp:
+		return 0, io.ErrUnexpectedEOF
+	case phaseOver:
+		return 0, c.finish()
 	}
-	return turnCommand
+	return 0, c.awaitReply()
+}
+
+// isOver tells whether the dialogue is.
+func (c *conn) isOver() bool {
+	c.s.mu.Lock()
+	defer c.s.mu.Unlock()
+	return c.s.phase == phaseOver
 }
 
 // bringCommand takes the client's line to the hook, and to the server what the
 // hook passes. It returns 0 if there was nothing for the server.
 func (c *conn) bringCommand(p []byte, line string) int {
-	if c.isDoubtful() {
-		c.s.logLostStep("response in a SASL exchange that the server may have given up")
-		c.hangUp(failureReply)
-		return 0
-	}
 	c.pause()
 	var d decision
 	c.s.decide(c.s.ctx, line, c.in.len() > 0, &d)
@@ -166,51 +152,49 @@ func (c *conn) bringCommand(p []byte, line string) int {
 		return 0
 	case d.tls:
 		c.startTLS()
-		c.renewRead()
 		return 0
 	case d.refused:
 		return c.bringReply(p, line, &d)
-	case c.endsBehindCR(d.chunk):
+	case c.endsBehindCR():
 		return 0
+	case d.reset:
+		return c.hand(p, "RSET")
+	case d.chunk:
+		c.beginChunk()
 	}
-	return c.hand(p, d.pass.Command, d.chunk)
+	return c.hand(p, d.pass.Command)
 }
 
-// bringReply answers a line that the server doesn't get.
+// bringReply answers a line that the server doesn't get. The client's time starts
+// anew with what the hook has answered; what the library refuses renews nothing, or
+// a server that limits the whole session by one deadline would never see its end.
 func (c *conn) bringReply(p []byte, line string, d *decision) int {
-	c.renewRead()
-	if octets := c.s.Discard(); octets > 0 {
-		c.unwanted, c.slack = &unwanted{octets, d.reply}, dataSlack
+	if !d.library {
+		c.renewRead()
+	}
+	if d.discard > 0 {
+		c.unwanted = &unwanted{octets: d.discard, reply: d.reply, copies: int(d.copies), renews: !d.library}
+		c.slack = dataSlack
 		return 0
 	}
-	c.answer(d.reply, mayHold(verbOf(line)))
+	c.answer(d.reply, int(d.copies), mayHold(verbOf(line)))
 	if d.cancel && !d.reply.Disconnect {
 		// RFC 4954 section 4: the client cancels an exchange with "*".
-		return c.hand(p, "*", 0)
+		return c.hand(p, "*")
 	}
 	return 0
 }
 
-// isDoubtful tells whether the server may take a SASL response for a command,
-// which the hook wasn't shown: go-smtp gives an exchange up without a reply if it
-// can't read the response in time, and then reads commands.
-func (c *conn) isDoubtful() bool {
-	if !c.givenUp.Load() {
-		return false
-	}
-	c.s.mu.Lock()
-	defer c.s.mu.Unlock()
-	return c.s.phase == phaseSASL
-}
-
 // answer sends the hook's or the library's reply to a command.
-func (c *conn) answer(r Reply, hold bool) {
+func (c *conn) answer(r Reply, copies int, hold bool) {
 	if r.Disconnect {
 		c.s.mu.Lock()
 		c.drop = true
 		c.s.mu.Unlock()
 	}
-	c.respond(r, hold)
+	for range copies {
+		c.respond(r, hold)
+	}
 }
 
 // bringPostponed answers the client's next command with the greeting that the
@@ -221,28 +205,16 @@ func (c *conn) bringPostponed(p []byte) error {
 		return err
 	}
 	c.s.mu.Lock()
-	reply := c.postponed.move()
 	c.drop = true
-	c.s.advance(&event{kind: lost})
+	c.s.setPhase(phaseOver)
 	c.s.mu.Unlock()
-	c.writeMu.Lock()
-	defer c.writeMu.Unlock()
 	c.renewWrite()
-	c.send(reply.held(), false)
-	reply.release()
+	c.sendKept()
 	return nil
 }
 
 // hand gives a line to the server. It ends in CRLF, whatever the client's did.
-func (c *conn) hand(p []byte, line string, chunk int64) int {
-	if chunk > 0 {
-		c.s.mu.Lock()
-		c.chunk = chunk
-		if c.s.txn.get().octets == 0 {
-			c.strict, c.slack = wire.Strict{}, dataSlack
-		}
-		c.s.mu.Unlock()
-	}
+func (c *conn) hand(p []byte, line string) int {
 	if len(line)+2 <= len(p) {
 		n := copy(p, line)
 		p[n], p[n+1] = '\r', '\n'
@@ -262,8 +234,7 @@ func (c *conn) line(p []byte, limit int) (line string, ok bool, err error) {
 		switch {
 		case isClientHello(held):
 			// It may have no LF, and be followed by silence.
-			c.s.logLostStep("TLS without STARTTLS")
-			c.hangUp(Reply{Code: 554, Enhanced: EnhancedCode{5, 7, 0}, Lines: []string{"TLS has not been started"}})
+			c.hangUp(reasonTLSUnasked, Reply{Code: 554, Enhanced: EnhancedCode{5, 7, 0}, Lines: []string{"TLS has not been started"}})
 			return "", false, nil
 		case i >= limit, i < 0 && len(held) >= limit:
 			c.tooLong()
@@ -355,18 +326,8 @@ func (c *conn) bringContent(p []byte) (int, error) {
 	for {
 		held := c.in.held()
 		n, stop := c.content.Next(held, len(p))
-		if n > 0 && c.hasBareNewline(held, n, false) {
-			c.in.skip(n)
-			return 0, nil
-		}
 		if n > 0 {
-			copy(p, held[:n])
-			c.in.skip(n)
-			if stop != wire.Open {
-				c.lookAhead()
-				c.stopContent(stop)
-			}
-			return n, nil
+			return c.handContent(p, held, n, stop), nil
 		}
 		if c.inErr != nil {
 			return 0, c.contentError()
@@ -375,26 +336,31 @@ func (c *conn) bringContent(p []byte) (int, error) {
 	}
 }
 
-// stopContent notes that what the server gets now may end the content.
-func (c *conn) stopContent(stop wire.Stop) {
-	c.s.mu.Lock()
-	defer c.s.mu.Unlock()
-	switch {
-	case !c.flowing:
-		c.ended, c.sure = true, stop == wire.End
-	case stop == wire.End:
-		c.flowing = false
-	default:
-		c.ambiguousEnd()
+// handContent gives the server held[:n], unless that must not be.
+func (c *conn) handContent(p, held []byte, n int, stop wire.Stop) int {
+	if c.hasBareNewline(held, n, false) {
+		c.in.skip(n)
+		return 0
 	}
-}
-
-// ambiguousEnd ends the connection where the server has replied already, so
-// that its next Read doesn't tell whether it wants content or commands. Its
-// caller holds s.mu.
-func (c *conn) ambiguousEnd() {
-	c.s.logLostStep("ambiguous end of a message that is replied to")
-	c.refused, c.drop = true, true
+	c.s.mu.Lock()
+	do := c.s.handed(stop)
+	c.s.mu.Unlock()
+	switch do {
+	case withhold:
+		return 0
+	case hangUp:
+		c.hangUp(reasonAmbiguousEnd, failureReply)
+		return 0
+	}
+	copy(p, held[:n])
+	c.in.skip(n)
+	if stop != wire.Open {
+		c.lookAhead()
+	}
+	if do == handOverAndTell {
+		c.sendKept()
+	}
+	return n
 }
 
 // contentError returns the error of a client that is gone, or has to go, in the
@@ -403,23 +369,18 @@ func (c *conn) contentError() error {
 	err := c.readError()
 	switch err {
 	case io.EOF:
+		return io.ErrUnexpectedEOF
 	case errTooSlow:
 		c.tooSlow()
-	default:
-		return err
+		return io.ErrUnexpectedEOF
 	}
-	c.s.mu.Lock()
-	defer c.s.mu.Unlock()
-	c.s.advance(&event{kind: lost})
-	c.flowing, c.chunk = false, 0
-	return io.ErrUnexpectedEOF
+	return err
 }
 
 // bringChunk gives the server octets of a BDAT chunk.
 func (c *conn) bringChunk(p []byte) (n int, err error) {
-	c.s.mu.Lock()
-	p = p[:min(int64(len(p)), c.chunk)]
-	c.s.mu.Unlock()
+	left, last := c.chunk()
+	p = p[:min(int64(len(p)), left)]
 	switch held := c.in.held(); {
 	case len(held) > 0:
 		n = copy(p, held)
@@ -433,11 +394,28 @@ func (c *conn) bringChunk(p []byte) (n int, err error) {
 	c.lookAhead()
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()
-	c.chunk = max(0, c.chunk-int64(n))
-	if !c.s.isBinary() && c.hasBareNewline(p[:n], n, c.chunk == 0 && c.s.pending.last) {
+	if !c.s.handedChunk(n) || !c.s.isBinary() && c.hasBareNewline(p[:n], n, last && left == int64(n)) {
 		return 0, nil
 	}
 	return n, nil
+}
+
+// beginChunk notes that the octets of a chunk come next, and perhaps a message
+// with them.
+func (c *conn) beginChunk() {
+	c.s.mu.Lock()
+	defer c.s.mu.Unlock()
+	if c.s.txn.get().octets == 0 {
+		c.strict, c.slack = wire.Strict{}, dataSlack
+	}
+}
+
+// chunk returns how many octets of a chunk the server hasn't got, and whether it
+// is the last one.
+func (c *conn) chunk() (left int64, last bool) {
+	c.s.mu.Lock()
+	defer c.s.mu.Unlock()
+	return c.s.txn.get().chunk, c.s.pending.last
 }
 
 // discard reads and drops the chunk of a BDAT command that the server didn't
@@ -461,14 +439,13 @@ func (c *conn) discard() error {
 		}
 	}
 	c.lookAhead()
-	c.renewRead()
-	reply := c.unwanted.reply
+	u := c.unwanted
 	c.unwanted = nil
-	c.s.mu.Lock()
-	left := c.s.phase == phaseOver && !reply.Disconnect
-	c.s.mu.Unlock()
-	if !left { // else the server has taken its leave meanwhile
-		c.answer(reply, false)
+	if u.renews {
+		c.renewRead()
+	}
+	if !c.isOver() { // else the server has taken its leave meanwhile
+		c.answer(u.reply, u.copies, false)
 	}
 	return nil
 }

@@ -11,8 +11,8 @@ import (
 // the command.
 //
 // The zero value is "250 2.0.0 OK". A Reply must be valid: Code from 200 to
-// 599 but not 354, which would start message content (RFC 5321 section
-// 4.1.1.4); the class of Enhanced equal to the class of Code; at most 100
+// 599 but not 354, nor any 3xx to DATA, which would start message content (RFC
+// 5321 section 4.1.1.4); the class of Enhanced equal to the class of Code; at most 100
 // Lines, without control characters but tab, each at most 512 octets on the
 // wire (RFC 5321 section 4.5.3.1.5); no 220 to STARTTLS and no 25x to an LMTP
 // RCPT, whose recipients the server has to know (RFC 2033 section 4.2). An
@@ -174,8 +174,9 @@ func (r Reply) validate(verb string, lmtp bool) error {
 	switch {
 	case r.Code < 200 || r.Code > 599:
 		return fmt.Errorf("%w: code %d", ErrInvalidDecision, r.Code)
-	case r.Code == 354:
-		return fmt.Errorf("%w: a hook can't take message content (354)", ErrInvalidDecision)
+	case r.Code == 354 || class == 3 && verb == "DATA":
+		// A client may take any 3xx to DATA for 354.
+		return fmt.Errorf("%w: a hook can't take message content (%d)", ErrInvalidDecision, r.Code)
 	case r.Code == 220 && verb == "STARTTLS":
 		return fmt.Errorf("%w: a hook can't start TLS (220)", ErrInvalidDecision)
 	case r.Code/10 == 25 && verb == "RCPT" && lmtp:

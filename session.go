@@ -14,14 +14,16 @@ import (
 // directly:
 //
 //   - Command for each line that it reads, lines of a SASL exchange too;
-//   - if that returns a Reply: drop Discard octets, send it, and close if it
-//     says so. A Reply to a line of a SASL exchange ends the exchange;
-//   - if that returns a Pass: execute its Command, and call Replied with each
-//     reply, before it is sent. After 354, content is read as usual, and the
-//     reply (with LMTP, replies) to its end goes to Replied; after BDAT, its
-//     chunk is read before the reply. Chunks that the session passes are
-//     within the SIZE that the server has told in its EHLO reply; without
-//     one, a chunk of up to 4 GiB may pass.
+//   - if that returns a Reply: drop Discard octets, send it Copies times, and
+//     close if it says so. A Reply to a line of a SASL exchange ends the
+//     exchange;
+//   - if that returns a Pass: forget the transaction if MustReset says so,
+//     execute its Command, and call Replied with each reply, before it is
+//     sent. After 354, content is read as usual, and the reply (with LMTP,
+//     replies) to its end goes to Replied; after BDAT, its chunk is read
+//     before the reply. Chunks that the session passes are within the SIZE
+//     that the server has told in its EHLO reply; without one, a chunk of up
+//     to 4 GiB may pass.
 //
 // When the connection ends, Close does for the session.
 //
@@ -40,17 +42,19 @@ type Session struct {
 	pending command // what the server owes replies for
 	due     int     // how many
 
-	phase      phase
-	relay      bool // the library stands in front of the server; never changes
-	lmtp       bool
-	next       bool  // the hook asked for the next line
-	suspect    bool  // after a failed AUTH: unknown commands may be secrets
-	regreets   bool  // the greeting due is that of a fresh connection
-	bdatFailed bool  // chunks are refused until the transaction ends
-	statuses   bool  // there may be another reply to the message that has just ended
-	size       int64 // the server's SIZE (RFC 1870), 0 if unlimited or unknown
-	discard    int64
-	counted    counts
+	phase     phase
+	relay     bool // the library stands in front of the server; never changes
+	lmtp      bool
+	next      bool   // the hook asked for the next line
+	suspect   bool   // after a failed AUTH: unknown commands may be secrets
+	regreets  bool   // the greeting due is that of a fresh connection
+	statuses  bool   // there may be another reply to the message that has just ended
+	mustReset bool   // see MustReset
+	why       reason // the library has ended the connection, and hasn't logged it
+	copies    uint32 // see Copies
+	size      int64  // the server's SIZE (RFC 1870), 0 if unlimited or unknown
+	discard   int64
+	counted   counts
 
 	exchange *sasl.Exchange // of the AUTH command under way, for its user name
 	ptr      *lookup        // of RemotePTR; nil if there's nothing to wait for
@@ -73,17 +77,28 @@ func (p *Proxy) config() *config {
 }
 
 // phase is whose turn it is, and what comes next. RFC 5321 section 4.1.4 and
-// RFC 4954 section 4 give the order.
+// RFC 4954 section 4 give the order. Those of a message under way are told of in
+// message.go.
 type phase uint8
 
 const (
-	phaseGreeting phase = iota // the server's greeting is due
-	phaseCommand               // the client's turn: a command
-	phaseSASL                  // the client's turn: a line of the server's SASL exchange
-	phaseOwn                   // the client's turn: a line of the hook's SASL exchange
-	phaseReply                 // the server's turn: it has a command
-	phaseContent               // after 354: content, and its replies
-	phaseOver                  // nothing more
+	phaseGreeting    phase = iota // the server's greeting is due
+	phasePostponed                // the client's turn: whatever it sends is refused with the greeting
+	phaseCommand                  // the client's turn: a command
+	phaseSASL                     // the client's turn: a line of the server's SASL exchange
+	phaseOwn                      // the client's turn: a line of the hook's SASL exchange
+	phaseSASLGivenUp              // likewise, but the server may have given up its exchange
+	phaseReset                    // the server has been reset, and gets the MAIL command behind that
+	phaseReply                    // the server's turn: it has a command
+	phaseChunk                    // the server reads a chunk
+	phaseContent                  // the server reads content, after 354
+	phaseMaybeEnd                 // it has what it may take for the end of the content
+	phaseEnd                      // it has the end, and owes replies
+	phaseSurplus                  // it has given all replies, and reads the rest all the same
+	phaseUndecided                // it has refused the message; whether it reads on shows
+	phaseUnwanted                 // the rest of the message is dropped, then all is over
+	phaseGivenUp                  // it may have given up reading what the client was asked for
+	phaseOver                     // nothing more
 )
 
 // command is a command that the server has.
@@ -176,14 +191,35 @@ func (s *Session) Command(ctx context.Context, line string) Decision {
 	return d.pass
 }
 
+// Copies returns how often to send the Reply that Command has just returned: once,
+// but for the last chunk of an LMTP message, to which a client counts on a reply
+// for each recipient that was accepted (RFC 2033 section 4.3).
+func (s *Session) Copies() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return max(1, int(s.copies))
+}
+
+// MustReset tells whether the server has to forget its transaction, as for RSET
+// but without a reply, before it executes the Pass that Command has just returned:
+// a MAIL command. An earlier transaction came to an end of which servers think
+// differently, such as a refused message, so that some would still have its
+// recipients. Behind a listener the library sends RSET itself.
+func (s *Session) MustReset() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.mustReset
+}
+
 // Replied tells the session what the server answered, a call for each reply.
 // lines are the reply's lines without code; those of a reply to EHLO or LHLO
 // carry keywords from the second on (RFC 5321 section 4.1.1.1), the others may
 // be left out. A server that greets may tell its greeting too.
 func (s *Session) Replied(code int, lines ...string) {
+	e := event{code: code, rcpt: s.recipient(code)}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.take(code, lines)
+	s.take(&e, lines)
 }
 
 // StartedTLS tells the session that the server has completed a TLS handshake
@@ -201,7 +237,7 @@ func (s *Session) StartedTLS(t TLS) {
 func (s *Session) Close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.advance(&event{kind: lost})
+	s.setPhase(phaseOver)
 }
 
 // decision is a Decision that doesn't have to be allocated. Nor has the one
@@ -211,14 +247,19 @@ func (s *Session) Close() {
 // It is handed down by a pointer, and so are calls and events: a connection's
 // goroutine keeps the stack that its deepest call needed.
 type decision struct {
-	refused bool  // reply is valid; else pass is
-	reply   Reply // filled in
-	pass    Pass  // its Command is never empty for want of a change
-	chunk   int64 // octets of content that follow a BDAT command
-	cancel  bool  // the server's SASL exchange has to be cancelled
-	tls     bool  // the library has to start TLS
-	library bool  // it is the library that refuses
-	over    bool  // the session was over before the decision
+	refused bool // reply is valid; else pass is
+	cancel  bool // the server's SASL exchange has to be cancelled
+	reset   bool // the server gets RSET before the command
+	chunk   bool // octets of a chunk follow the command
+	tls     bool // the library has to start TLS
+	library bool // it is the library that refuses
+	nothing bool // likewise, what no server would know what to do with
+	over    bool // the session was over before the decision
+
+	copies  uint32 // how often reply is sent
+	discard int64  // octets to drop before
+	reply   Reply  // filled in
+	pass    Pass   // its Command is never empty for want of a change
 }
 
 // refuse makes it a Reply.
@@ -235,6 +276,12 @@ func (d *decision) fail() { d.refuse(&failureReply) }
 func (d *decision) reject(code int, enhanced EnhancedCode, text string) {
 	d.refuse(&Reply{Code: code, Enhanced: enhanced, Lines: []string{text}})
 	d.library = true
+}
+
+// rejectNothing is reject for what is no command of any server's.
+func (d *decision) rejectNothing(code int, enhanced EnhancedCode, text string) {
+	d.reject(code, enhanced, text)
+	d.nothing = true
 }
 
 // tooMany ends a connection that has used up what it may.
@@ -263,12 +310,12 @@ func (s *Session) decide(ctx context.Context, line string, pipelined bool, d *de
 	s.takeUp(&q)
 	switch {
 	case !q.ready:
-		s.logLostStep("command out of turn")
+		s.logEnd(reasonOutOfTurn)
 		d.fail()
 	case q.used:
 		d.tooMany("commands")
 	case indexControl(line) >= 0:
-		d.reject(500, EnhancedCode{5, 5, 2}, "Control character in command line")
+		d.rejectNothing(500, EnhancedCode{5, 5, 2}, "Control character in command line")
 	case q.shown:
 		s.ask(ctx, &q, d)
 	default:
@@ -297,11 +344,11 @@ func (s *Session) takeUp(q *call) {
 		}
 		s.txn.name() // so that views, for which the stack has less room, needn't
 	}
-	s.discard = 0
+	s.discard, s.copies, s.mustReset = 0, 1, false
 	if !sasl {
-		s.counted.commands++
+		s.counted.commands.add()
 	}
-	q.used = s.counted.commands > s.cfg.commands
+	q.used = s.counted.commands.exceeds(s.cfg.commands)
 }
 
 // settle holds a decision to the library's rules, and moves the session.
@@ -312,7 +359,7 @@ func (s *Session) settle(q *call, d *decision) {
 	if s.phase == phaseOver {
 		// It was closed meanwhile, or was before.
 		d.fail()
-		d.over = true
+		d.over, d.copies = true, 1
 		return
 	}
 	line, sasl := q.cmd.Line, q.cmd.SASL
@@ -340,34 +387,57 @@ func (s *Session) settle(q *call, d *decision) {
 		case d.tls:
 			return // the server doesn't get it
 		default:
-			d.chunk = to.size
-			s.advance(&event{kind: passed, cmd: &to})
+			s.pass(&to, d)
 			return
 		}
 	}
 	s.refused(q, d)
 }
 
+// pass completes settle for a command that the server gets.
+func (s *Session) pass(to *command, d *decision) {
+	if to.verb != "MAIL" || !s.txn.get().doubtful {
+		s.advance(&event{kind: passed, cmd: to})
+		d.chunk = s.phase == phaseChunk
+		return
+	}
+	if !s.relay {
+		s.mustReset = true
+		s.advance(&event{kind: passed, cmd: to})
+		return
+	}
+	d.reset = true
+	s.advance(&event{kind: passed, cmd: &command{verb: "RSET", swallow: true, after: phaseReset}})
+	s.txn.change().behindReset = to.line
+}
+
 // refused completes settle for a command that the server doesn't get.
 func (s *Session) refused(q *call, d *decision) {
-	if d.library {
-		s.counted.errors++
-		if s.counted.errors > s.cfg.errors {
+	if d.nothing {
+		s.counted.errors.add()
+		if s.counted.errors.exceeds(s.cfg.errors) {
 			d.tooMany("errors")
 		}
 	}
+	to := command{verb: q.verb}
 	if q.verb == "BDAT" && !q.cmd.SASL {
-		s.discard = chunkSize(q.cmd.Line)
-		if s.discard < 0 {
+		to.size, to.last = parseBDAT(q.cmd.Line)
+		if to.size < 0 {
 			// Where the chunk ends is unknown, so what follows can't be
 			// told from it.
-			s.discard = 0
 			d.reply.Disconnect = true
 		}
+		if to.last && d.reply.Code != 421 {
+			s.copies = uint32(s.statusesDue())
+		}
+		if !d.reply.Disconnect {
+			s.discard = to.size
+		}
 	}
+	d.copies, d.discard = s.copies, s.discard
 	s.next = s.next || d.reply.Next
 	d.cancel = s.relay && s.phase == phaseSASL
-	s.advance(&event{kind: answered, cmd: &command{verb: q.verb}, code: d.reply.Code, over: d.reply.Disconnect})
+	s.advance(&event{kind: answered, cmd: &to, code: d.reply.Code, over: d.reply.Disconnect})
 }
 
 // listed tells whether the hook is called for a verb.

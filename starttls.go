@@ -5,9 +5,11 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
+	"runtime/debug"
 	"time"
 
 	"github.com/seed3262c777/smtpproxy/internal/openssl"
@@ -24,8 +26,7 @@ func (c *conn) startTLS() {
 		// RFC 3207 section 4: nothing may follow STARTTLS before the
 		// handshake. Executed inside TLS, it would be taken for the word
 		// of whoever is at the other end there.
-		c.s.logLostStep("input behind STARTTLS")
-		c.hangUp(Reply{Code: 503, Enhanced: EnhancedCode{5, 5, 1}, Lines: []string{"Nothing may follow STARTTLS"}})
+		c.hangUp(reasonBehindSTARTTLS, Reply{Code: 503, Enhanced: EnhancedCode{5, 5, 1}, Lines: []string{"Nothing may follow STARTTLS"}})
 		return
 	case c.l.isClosed():
 		c.respond(Reply{Code: 454, Enhanced: EnhancedCode{4, 7, 0}, Lines: []string{"TLS not available now"}}, false)
@@ -45,14 +46,14 @@ func (c *conn) startTLS() {
 	tc := tls.Server(c.raw, c.s.cfg.TLSConfig)
 	next := &conn{raw: tc, s: c.s, l: c.l, greeted: true}
 	next.resumes.reads, next.resumes.writes = resumes(tc)
-	if err := next.shakeHands(); err != nil {
+	t, err := next.shakeHands()
+	if err != nil {
 		// Nothing is sent in plaintext after the 220.
 		c.s.Close()
 		c.raw.Close()
 		return
 	}
 	next.shaken.Store(true)
-	t := c.s.cfg.describe(tc.ConnectionState())
 
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()
@@ -100,13 +101,13 @@ func (c *conn) handshake() error {
 		return nil
 	}
 	c.armBoth()
-	if err := c.shakeHands(); err != nil {
+	t, err := c.shakeHands()
+	if err != nil {
 		c.s.Close()
 		rejectPlaintext(err)
 		c.raw.Close()
 		return err
 	}
-	t := c.s.cfg.describe(c.raw.(*tls.Conn).ConnectionState())
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()
 	c.s.conn.secure = &secure{tls: t}
@@ -114,7 +115,8 @@ func (c *conn) handshake() error {
 	return nil
 }
 
-func (c *conn) shakeHands() error {
+// shakeHands completes the handshake, and returns what a hook may know of it.
+func (c *conn) shakeHands() (t TLS, err error) {
 	ctx, cancel := context.Context(c.s.ctx), context.CancelFunc(func() {})
 	switch timeout := c.s.cfg.HandshakeTimeout; {
 	case timeout == 0:
@@ -123,12 +125,29 @@ func (c *conn) shakeHands() error {
 		ctx, cancel = context.WithTimeout(ctx, timeout)
 	}
 	defer cancel()
-	err := c.raw.(*tls.Conn).HandshakeContext(ctx)
-	if err != nil && c.s.cfg.Logger != nil {
-		c.s.cfg.Logger.LogAttrs(ctx, slog.LevelInfo, "smtpproxy: TLS handshake failed",
+	t, err = c.s.shakeHands(ctx, c.raw.(*tls.Conn))
+	if err != nil {
+		c.s.log(slog.LevelInfo, "smtpproxy: TLS handshake failed",
 			slog.String("connection", c.s.conn.id), slog.String("error", err.Error()))
 	}
-	return err
+	return t, err
+}
+
+// shakeHands shakes hands, and describes what came of it. The TLS configuration's
+// callbacks are user code: a panic of theirs fails the handshake, as an error of
+// theirs does, and nothing else.
+func (s *Session) shakeHands(ctx context.Context, tc *tls.Conn) (t TLS, err error) {
+	defer func() {
+		if v := recover(); v != nil {
+			err = fmt.Errorf("smtpproxy: callback of the TLS configuration panicked: %v", v)
+			s.log(slog.LevelError, "smtpproxy: callback of the TLS configuration panicked",
+				slog.String("connection", s.conn.id), slog.Any("panic", v), slog.String("stack", string(debug.Stack())))
+		}
+	}()
+	if err := tc.HandshakeContext(ctx); err != nil {
+		return TLS{}, err
+	}
+	return s.cfg.describe(tc.ConnectionState()), nil
 }
 
 // rejectPlaintext tells a client that speaks SMTP where TLS is expected.

@@ -191,10 +191,22 @@ type transaction struct {
 	mail *mail  // nil stands for the zero value
 }
 
+// mail is what a session knows of a transaction, and of the message in it.
 type mail struct {
 	Transaction       // but its ID
 	octets      int64 // of the message in chunks (RFC 3030) so far
-	smallChunks int   // likewise
+	chunk       int64 // octets of a chunk that the server hasn't got
+	smallChunks int   // so far
+	pathOctets  int64 // of the commands of all recipients
+	held        int   // replies to the message that the client gets behind its end
+	refused     bool  // a reply to the message was not 2xx
+	// doubtful tells that there is no transaction, but that a server may have
+	// kept something of the one before.
+	doubtful bool
+	// owed is how many replies an LMTP client counts on for the last chunk of
+	// a message of which a chunk was refused; 0 stands for one.
+	owed        int
+	behindReset string // the MAIL command that waits for RSET
 }
 
 // known returns what a session knows that has txn for its view.

@@ -14,7 +14,7 @@ import (
 func (c *conn) awaitReply() error {
 	ahead := c.takesDeadlines() // else nothing could end the wait
 	c.s.mu.Lock()
-	if p := c.s.phase; c.closed.Load() || p != phaseReply && p != phaseContent && p != phaseGreeting {
+	if p := c.s.phase; c.closed.Load() || p != phaseReply && p != phaseEnd && p != phaseGreeting {
 		c.s.mu.Unlock()
 		return nil
 	}

@@ -16,6 +16,15 @@ import (
 // Write implements net.Conn. It takes what the server replies, in pieces of
 // any size, and moves the session when a reply is complete.
 func (c *conn) Write(p []byte) (int, error) {
+	n, err := c.writeReplies(p)
+	if err != nil {
+		c.s.report()
+	}
+	return n, err
+}
+
+// writeReplies is Write, for one caller at a time.
+func (c *conn) writeReplies(p []byte) (int, error) {
 	c.writeMu.Lock()
 	defer c.writeMu.Unlock()
 	if c.closed.Load() {
@@ -38,7 +47,7 @@ func (c *conn) Write(p []byte) (int, error) {
 	for len(b) > 0 {
 		n, code, err := c.reply.Next(b)
 		if err != nil || n > c.s.cfg.reply || n == 0 && len(b) > c.s.cfg.reply {
-			return 0, c.lostStep("malformed reply from the server")
+			return 0, c.lostStep(reasonMalformedReply)
 		}
 		if n == 0 {
 			c.keepPartial(b)
@@ -70,8 +79,11 @@ func (c *conn) relay(code int, reply []byte) (err error) {
 	t := c.take(code, reply, early)
 	switch t.verdict {
 	case breakStep:
-		err = c.lostStep("reply that fits no command")
+		err = c.lostStep(reasonOutOfStep)
 	case forward:
+		if t.kept {
+			c.sendKeptHere()
+		}
 		err = c.send(t.reply, t.hold)
 	}
 	if t.waiting {
@@ -80,7 +92,7 @@ func (c *conn) relay(code int, reply []byte) (err error) {
 		c.s.mu.Unlock()
 	}
 	if t.undecided != nil {
-		c.decide(t.undecided)
+		c.awaitReadOn(t.undecided)
 	}
 	return err
 }
@@ -90,6 +102,7 @@ type taken struct {
 	verdict
 	reply     []byte        // what the client gets of it
 	hold      bool          // it may wait for others
+	kept      bool          // after those that were kept
 	waiting   bool          // a Read waits for it
 	undecided chan struct{} // see conn
 }
@@ -97,8 +110,9 @@ type taken struct {
 // take lets a reply of the server's move the session and the connection.
 func (c *conn) take(code int, reply []byte, early bool) taken {
 	s := c.s
+	e := event{code: code, rcpt: s.recipient(code)}
 	s.mu.Lock()
-	defer s.mu.Unlock() // in time even if Proxy.TransportID calls runtime.Goexit
+	defer s.mu.Unlock()
 	hold := s.phase == phaseReply && mayHold(s.pending.verb)
 	if early {
 		s.conn.earlyTalker = true
@@ -107,30 +121,26 @@ func (c *conn) take(code int, reply []byte, early bool) taken {
 	if s.wantsLines() {
 		lines = wire.ReplyLines(reply)
 	}
-	was, lmtp := s.phase, s.lmtp
-	v, others := s.take(code, lines)
+	if s.lmtp && (s.phase == phaseContent || s.phase == phaseMaybeEnd) {
+		e.reading = c.isRead()
+	}
+	was := s.phase
+	v, others := s.take(&e, lines)
 	if others != nil {
 		reply = printed(code, others)
 	}
-	if was != phaseContent && c.givenUp.Load() {
-		c.givenUp.Store(false)
-	}
 	switch {
-	case was == phaseContent:
-		c.replyToContent(code, lmtp)
-	case s.phase == phaseContent:
+	case was == phaseReply && s.phase == phaseContent:
 		c.content, c.strict, c.slack = wire.Content{}, wire.Strict{}, dataSlack
-		c.ended, c.sure, c.taken = false, false, false
+	case s.phase == phaseUndecided:
+		c.undecided = make(chan struct{})
+	case s.phase == phaseOver && was == phaseSurplus:
+		c.drop = true // the server has left the content to the library
 	}
-	if was == phaseReply && c.chunk > 0 && v == forward {
-		// Where the server is in the chunk, nobody knows.
-		c.chunk, c.drop = 0, true
-		s.advance(&event{kind: lost})
+	if v == postpone || v == keep {
+		c.kept.put(reply)
 	}
-	if v == postpone {
-		c.postponed.put(reply)
-	}
-	return taken{v, reply, hold, c.waiting, c.undecided}
+	return taken{v, reply, hold, c.kept.len() > 0, c.waiting, c.undecided}
 }
 
 // printed returns a reply as it is sent. Inlined, it would cost each connection
@@ -164,35 +174,8 @@ func (c *conn) talksEarly() bool {
 	return c.in.len() > 0
 }
 
-// replyToContent notes a reply to message content, which may come before its
-// end. Its caller holds s.mu.
-func (c *conn) replyToContent(code int, lmtp bool) {
-	c.taken = c.taken || code/100 == 2
-	switch {
-	case c.s.phase == phaseContent, c.s.phase == phaseOver, c.sure, c.ended && !lmtp:
-		// More replies are due, or it was the end, by the server's word.
-	case c.ended:
-		// An LMTP server may reply early. So whether this was the end, its
-		// reply doesn't tell.
-		c.ambiguousEnd()
-	case c.givenUp.Load():
-		// It didn't get the content in time, say.
-		c.refuseContent()
-	case c.taken:
-		c.flowing = true
-	case lmtp && c.isRead():
-		// A Read while the server writes is another goroutine's, which
-		// wants the rest of the content.
-		c.flowing = true
-	case lmtp:
-		// Such a Read may be about to come.
-		c.undecided = make(chan struct{})
-	default:
-		c.refuseContent()
-	}
-}
-
-// isRead tells whether a Read is under way.
+// isRead tells whether a Read is under way. While the server writes, that is
+// another goroutine's.
 func (c *conn) isRead() bool {
 	if !c.readMu.TryLock() {
 		return true
@@ -201,30 +184,21 @@ func (c *conn) isRead() bool {
 	return false
 }
 
-// refuseContent keeps the rest of the content from a server that has refused
-// the message: it might take it for commands. Its caller holds s.mu.
-func (c *conn) refuseContent() {
-	c.s.logLostStep("message refused before its end")
-	c.refused, c.drop = true, true
-}
-
-// decide finds out whether a server that has refused a message before its end
-// goes on reading it, as go-smtp does in LMTP mode, on another goroutine: then
-// its Read comes before this Write has returned.
-func (c *conn) decide(undecided <-chan struct{}) {
-	t := time.NewTimer(decideTime)
+// awaitReadOn finds out whether a server that has refused a message before its end
+// goes on reading it, as go-smtp does in LMTP mode, on another goroutine: then its
+// Read comes before this Write has returned.
+func (c *conn) awaitReadOn(reads <-chan struct{}) {
+	t := time.NewTimer(readOnTime)
 	defer t.Stop()
 	select {
-	case <-undecided:
+	case <-reads:
 	case <-t.C:
 	case <-c.s.ctx.Done():
 	}
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()
-	if c.undecided != nil {
-		c.undecided = nil
-		c.refuseContent()
-	}
+	c.undecided = nil
+	c.s.timeUp()
 }
 
 // mayHold tells whether a reply may wait for the next ones (RFC 2920 section
@@ -239,6 +213,32 @@ func (c *conn) respond(r Reply, hold bool) {
 	defer c.writeMu.Unlock()
 	c.renewWrite()
 	c.send(r.appendTo(nil), hold)
+}
+
+// respondIfOpen is respond where it isn't known how far the connection has come.
+func (c *conn) respondIfOpen(r Reply) {
+	if c.shaken.Load() && !c.gone.Load() {
+		c.respond(r.filled(""), false)
+	}
+}
+
+// sendKept sends the replies that were kept.
+func (c *conn) sendKept() {
+	c.writeMu.Lock()
+	defer c.writeMu.Unlock()
+	c.renewWrite()
+	c.sendKeptHere()
+}
+
+// sendKeptHere is sendKept for who holds writeMu.
+func (c *conn) sendKeptHere() {
+	c.s.mu.Lock()
+	kept := c.kept.move()
+	c.s.mu.Unlock()
+	if kept.len() > 0 {
+		c.send(kept.held(), false)
+		kept.release()
+	}
 }
 
 // send writes a reply to the client, or holds it while more commands wait, so
@@ -270,7 +270,7 @@ func (c *conn) write(b []byte) error {
 		c.cut = true
 		c.s.mu.Lock()
 		c.drop = true
-		c.s.advance(&event{kind: lost})
+		c.s.setPhase(phaseOver)
 		c.s.mu.Unlock()
 	}
 	return err
@@ -321,13 +321,14 @@ func (c *conn) writeHeld() error {
 
 // lostStep ends the connection when the server's replies can't be matched to
 // the client's commands any more. Its caller holds writeMu.
-func (c *conn) lostStep(what string) error {
-	c.s.logLostStep(what)
+func (c *conn) lostStep(why reason) error {
 	c.broken = true
 	c.partial.release()
 	c.s.mu.Lock()
 	c.drop = true
-	c.s.advance(&event{kind: lost})
+	c.s.lose(why)
+	c.s.setPhase(phaseOver)
+	c.kept.release()
 	c.notify()
 	c.s.mu.Unlock()
 	c.renewWrite()

@@ -28,9 +28,9 @@ func TestTheServerAndTheLibraryAgreeAboutAnyDialogue(t *testing.T) {
 		smtpproxy.Pass{Command: "NOOP"}, smtpproxy.Pass{Command: "RSET"}, smtpproxy.Pass{Command: "DATA"}, smtpproxy.Pass{Next: true},
 	}
 	messages := 0
-	for seed := range uint64(1500) {
+	for seed := range uint64(2000) {
 		r := rand.New(rand.NewPCG(seed, 0))
-		masked := ""
+		masked, doubtful := "", false
 		s := NewSession(decide(func(_ *smtpproxy.Context, cmd smtpproxy.Command) (smtpproxy.Decision, error) {
 			masked = cmd.String()
 			if r.IntN(20) > 0 {
@@ -48,6 +48,7 @@ func TestTheServerAndTheLibraryAgreeAboutAnyDialogue(t *testing.T) {
 					s.Answer(verb, code)
 				}
 			}
+			before := s.server
 			switch {
 			case s.server.content:
 				s.SendContent()
@@ -57,9 +58,9 @@ func TestTheServerAndTheLibraryAgreeAboutAnyDialogue(t *testing.T) {
 			default:
 				line := lines[r.IntN(len(lines))]
 				masked = ""
-				before := len(s.Transcript())
+				length := len(s.Transcript())
 				s.Send(line)
-				if got := s.Transcript()[before:]; masked != "" && !strings.HasPrefix(got, "C: "+masked+"\n") {
+				if got := s.Transcript()[length:]; masked != "" && !strings.HasPrefix(got, "C: "+masked+"\n") {
 					t.Fatalf("seed %d: the hook logs %q, the transcript says %q", seed, masked, got)
 				}
 			}
@@ -67,7 +68,11 @@ func TestTheServerAndTheLibraryAgreeAboutAnyDialogue(t *testing.T) {
 				break // the server's account doesn't matter any more
 			}
 			c, x, v := s.Connection(), s.Transaction(), s.server
-			if x.Active != v.mail || x.Recipients.Len() != v.recipients || (c.Auth.Mechanism != "") != v.authenticated ||
+			if !x.Active && v.mail && forgets(s, before) {
+				doubtful = true
+			}
+			doubtful = doubtful && v.mail && !x.Active
+			if !doubtful && (x.Active != v.mail || x.Recipients.Len() != v.recipients) || (c.Auth.Mechanism != "") != v.authenticated ||
 				(c.HELO.Verb != "") != v.greeted || (c.HELO.Verb == "LHLO") != v.lmtp || (c.TLS.Protocol != "") != v.tls {
 				t.Fatalf("seed %d: the server knows %+v, the library %+v\n%+v\n%s", seed, v, c, x, s.Transcript())
 			}
@@ -82,6 +87,22 @@ func TestTheServerAndTheLibraryAgreeAboutAnyDialogue(t *testing.T) {
 	if messages < 300 {
 		t.Errorf("only %d messages: the property says little", messages)
 	}
+}
+
+// forgets tells whether what was sent last leaves the library without certainty about
+// a transaction, so that it forgets it though the server has it: a chunk or a greeting
+// that is refused, or the hook's own reply to what would have ended the transaction.
+func forgets(s *Session, before server) bool {
+	transcript := s.Transcript()
+	last := transcript[strings.LastIndex(transcript, "C: ")+len("C: "):]
+	verb := smtpproxy.Command{Line: last[:strings.IndexByte(last, '\n')]}.Verb()
+	switch verb {
+	case "BDAT", "HELO", "EHLO", "LHLO":
+		return before.mail
+	case "RSET":
+		return before.mail && strings.Contains(last, "\nH: 2")
+	}
+	return false
 }
 
 // isInvalid reports whether a decision was one that the library refuses where

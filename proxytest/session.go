@@ -80,7 +80,8 @@ func ResumeSession(p *smtpproxy.Proxy, conn smtpproxy.Connection, txn smtpproxy.
 // pointer.
 //
 // A passed command is executed and replied to by the fake server when Send
-// returns. The octets of a BDAT chunk count as sent with the command.
+// returns. The octets of a BDAT chunk count as sent with the command. A Reply to
+// the last chunk of an LMTP message is the client's once for each recipient.
 func (s *Session) Send(line string) smtpproxy.Decision {
 	s.mustBe(!s.Closed(), "Send on a closed connection")
 	s.mustBe(!s.server.content, "Send where content is due: use SendContent")
@@ -92,8 +93,13 @@ func (s *Session) Send(line string) smtpproxy.Decision {
 	s.decided(line, d, w, s.failed)
 	if reply, ok := d.(smtpproxy.Reply); ok {
 		s.server.sasl = false // a Reply ends the server's exchange
-		s.replies = append(s.replies, reply)
+		for range s.session.Copies() {
+			s.replies = append(s.replies, reply)
+		}
 		return d
+	}
+	if s.session.MustReset() {
+		s.server.reset()
 	}
 	for _, reply := range s.server.execute(d.(smtpproxy.Pass).Command) {
 		s.reply(reply)

@@ -1,0 +1,289 @@
+package smtpproxy
+
+import "github.com/seed3262c777/smtpproxy/internal/wire"
+
+// This file is the part of the dialogue that is about a message under way: from
+// BDAT, or from the server's 354 to DATA, to its last reply.
+//
+// Where content ends is the server's word: it reads on, or it replies. But a
+// reply may come before the end. A server that speaks LMTP may tell statuses
+// while it reads, on another goroutine, as go-smtp does; others refuse what is too
+// long and then read on, or take the rest for commands, or give up without a word.
+// Which of them this one does, the client must not be able to make use of:
+//
+//	phaseContent    it reads content, the end is not in sight
+//	phaseMaybeEnd   it has got a line that some servers take for the end: if it
+//	                reads on, it was not; a 2xx is its word that it was; a refusal
+//	                tells nothing, since it may have come within the message
+//	phaseEnd        it has got CRLF "." CRLF, which all servers take for the end
+//	phaseSurplus    it has given all replies before the end, and wants the rest:
+//	                one is 2xx, or a Read was under way when it refused
+//	phaseUndecided  it has refused the message, and speaks LMTP: a Read that begins
+//	                before its Write returns is another goroutine's, and wants the rest
+//	phaseUnwanted   it has refused the message, and gets nothing more: it might take
+//	                the rest for commands
+//	phaseGivenUp    its Read has failed: it may have gone on to commands without a
+//	                word, so it gets nothing more, but its refusal is the client's
+//
+// A 2xx before the end is kept from the client until the server has got the end:
+// it would tell that a message is delivered which may never come to be.
+
+// advanceChunk is the part of advanceCommand for BDAT.
+func (s *Session) advanceChunk(cmd *command) {
+	m := s.txn.change()
+	if cmd.size < smallChunk {
+		m.smallChunks++
+	}
+	if cmd.last {
+		s.due = s.statusesDue()
+	}
+	if s.relay && cmd.size > 0 {
+		m.chunk = cmd.size
+		s.phase = phaseChunk
+	}
+}
+
+// statusesDue returns how many replies end a message: in LMTP one for each
+// recipient (RFC 2033 sections 4.2 and 4.3).
+func (s *Session) statusesDue() int {
+	if !s.lmtp {
+		return 1
+	}
+	m := s.txn.get()
+	return max(1, m.Recipients.Len(), m.owed)
+}
+
+// isStatus tells whether a reply that is due is that for one recipient of several.
+func (s *Session) isStatus() bool { return s.lmtp && s.pending.last && s.phase == phaseReply }
+
+// beginContent follows 354.
+func (s *Session) beginContent() {
+	s.due = s.statusesDue()
+	s.setPhase(phaseContent)
+	if !s.relay {
+		s.setPhase(phaseEnd) // the server reads it without the session
+	}
+}
+
+// readBegins notes that the server has begun to read.
+func (s *Session) readBegins() {
+	switch s.phase {
+	case phaseMaybeEnd:
+		s.setPhase(phaseContent)
+	case phaseUndecided:
+		s.readsOn()
+	case phaseReply:
+		if s.isStatus() && s.due < s.statusesDue() {
+			// go-smtp in LMTP mode answers a chunk once for all recipients,
+			// if its backend fails early, and goes on.
+			s.txn.change().refused = true
+			s.endMessage()
+		}
+	}
+}
+
+// readsOn notes that a server that has refused the message, or given a status
+// of it, reads on all the same.
+func (s *Session) readsOn() {
+	if s.due > 0 {
+		s.setPhase(phaseContent)
+	} else {
+		s.setPhase(phaseSurplus)
+	}
+}
+
+// readFailed notes that the server has met an error where it has read what the
+// client was asked for, and may go on to commands without a word (as go-smtp does
+// with AUTH).
+func (s *Session) readFailed() {
+	switch s.phase {
+	case phaseSASL:
+		s.setPhase(phaseSASLGivenUp)
+	case phaseChunk, phaseContent, phaseSurplus:
+		s.setPhase(phaseGivenUp)
+	}
+}
+
+// timeUp notes that the server has had time enough to read on.
+func (s *Session) timeUp() {
+	if s.phase == phaseUndecided {
+		s.refuseRest()
+	}
+}
+
+// handing is what to do with content that the server would get next.
+type handing uint8
+
+const (
+	handOver        handing = iota // the server gets it
+	handOverAndTell                // likewise, and the client the replies that were kept
+	withhold                       // the server has replied meanwhile: it may not want it
+	hangUp                         // nor does anybody know what it wants: all is over
+)
+
+// handed notes that the server would get content that ends at a stop.
+func (s *Session) handed(stop wire.Stop) handing {
+	held := s.txn.get().held > 0
+	switch {
+	case s.phase != phaseContent && s.phase != phaseSurplus:
+		return withhold
+	case stop == wire.Open:
+		return handOver
+	case s.phase == phaseContent && stop == wire.Maybe:
+		s.setPhase(phaseMaybeEnd)
+		return handOver
+	case stop == wire.Maybe:
+		// Whether it wants content or commands next, its Read doesn't tell.
+		s.lose(reasonAmbiguousEnd)
+		if held {
+			return hangUp
+		}
+		s.setPhase(phaseUnwanted) // the client has all its refusals
+		return withhold
+	case s.phase == phaseContent:
+		s.setPhase(phaseEnd)
+	default:
+		s.endMessage()
+	}
+	if held {
+		return handOverAndTell
+	}
+	return handOver
+}
+
+// handedChunk notes that the server gets n octets of a chunk, and returns false if
+// it must not.
+func (s *Session) handedChunk(n int) bool {
+	if s.phase != phaseChunk {
+		return false
+	}
+	m := s.txn.change()
+	if m.chunk -= int64(n); m.chunk <= 0 {
+		s.setPhase(phaseReply)
+	}
+	return true
+}
+
+// replyToMessage is the part of advanceReply for a reply to a message whose end the
+// server may not have got.
+func (s *Session) replyToMessage(e *event) verdict {
+	positive := e.code/100 == 2
+	m := s.txn.change()
+	if e.code/100 == 3 || e.code == 220 || s.due == 0 && positive {
+		s.setPhase(phaseOver)
+		return breakStep
+	}
+	s.due = max(0, s.due-1)
+	m.refused = m.refused || !positive
+	switch s.phase {
+	case phaseEnd:
+		if e.code == 421 && !s.lmtp {
+			s.setPhase(phaseOver)
+		} else if s.due == 0 {
+			s.endMessage()
+		}
+		return forward
+	case phaseMaybeEnd:
+		if !s.lmtp && positive {
+			s.endMessage()
+			return forward
+		}
+		return s.replyBeforeEnd(m, positive, e.reading)
+	case phaseContent:
+		return s.replyBeforeEnd(m, positive, e.reading)
+	}
+	// In a chunk, or where the server gets nothing more: what it accepts it
+	// can't have got.
+	switch {
+	case positive || m.held > 0:
+		s.setPhase(phaseOver)
+		return breakStep
+	case s.phase == phaseSurplus:
+		s.setPhase(phaseOver)
+	case s.phase == phaseGivenUp && s.due > 0:
+		// Others follow.
+	default:
+		s.refuseRest()
+	}
+	return forward
+}
+
+// replyBeforeEnd is replyToMessage for content that the server reads.
+func (s *Session) replyBeforeEnd(m *mail, positive, reading bool) (v verdict) {
+	if positive || m.held > 0 {
+		m.held++
+		v = keep
+	}
+	switch {
+	case s.phase == phaseMaybeEnd && s.due == 0 && m.held > 0:
+		// Its next Read won't tell whether that was the end.
+		s.lose(reasonAmbiguousEnd)
+		s.setPhase(phaseOver)
+		return breakStep
+	case m.held > 0:
+		if s.due == 0 {
+			s.setPhase(phaseSurplus)
+		}
+	case !s.lmtp || s.phase == phaseMaybeEnd && s.due == 0:
+		s.refuseRest()
+	case reading:
+		s.readsOn()
+	default:
+		s.setPhase(phaseUndecided)
+	}
+	return v
+}
+
+// refuseRest keeps the rest of the message from a server that has refused it.
+func (s *Session) refuseRest() {
+	s.lose(reasonRefusedEarly)
+	s.setPhase(phaseUnwanted)
+}
+
+// replyToChunk is the part of advanceReply for a chunk that the server has got.
+func (s *Session) replyToChunk(code int) verdict {
+	m := s.txn.change()
+	ok := code/100 == 2
+	m.refused = m.refused || !ok
+	switch {
+	case s.pending.last:
+		if s.due == 0 {
+			s.endMessage()
+		}
+		return forward
+	case ok:
+		m.octets += s.pending.size
+	default:
+		s.refuseChunk(false)
+	}
+	s.pending = command{}
+	s.setPhase(phaseCommand)
+	return forward
+}
+
+// refuseChunk follows a chunk that the server has refused, or didn't get. Servers
+// differ in what is left of the transaction then; further chunks have no place in
+// any (RFC 3030 section 2).
+func (s *Session) refuseChunk(last bool) {
+	owed := s.statusesDue()
+	s.doubtTransaction()
+	switch {
+	case !last && owed > 1:
+		s.txn.change().owed = owed
+	case last && s.txn.get().owed > 0:
+		s.txn.change().owed = 0
+	}
+}
+
+// endMessage follows the last reply to a message, which clears the transaction
+// whatever the reply was (RFC 5321 section 4.1.1.4).
+func (s *Session) endMessage() {
+	m := s.txn.get()
+	// Without LHLO, too, a server may speak LMTP, and reply for each recipient.
+	// It is no loss if the client takes one such reply for that to its next
+	// command: with that, no message ends.
+	s.statuses = !s.lmtp && m.Recipients.Len() > 1
+	s.endTransaction(!m.refused)
+	s.pending = command{}
+	s.setPhase(phaseCommand)
+}
