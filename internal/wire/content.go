@@ -2,7 +2,11 @@
 // end, and where a reply does. They do no I/O and know no dialogue.
 package wire
 
-import "bytes"
+import (
+	"bytes"
+	"unicode"
+	"unicode/utf8"
+)
 
 // Stop tells why a piece of content ends where it does.
 type Stop uint8
@@ -24,14 +28,16 @@ const (
 // is at the start of the content.
 //
 // The end is a line of one dot. But servers differ in what ends a line (CRLF,
-// LF, CR, CR CR LF) and in what they overlook beside the dot (NULs, spaces).
-// So a line counts, for a Maybe, if nothing stands in it but one dot and octets
-// up to 0x20. It may end at each CR and LF behind that dot, where CRLF counts
-// as one. It is an End if it is exactly CRLF "." CRLF, and the line before
-// ended in a clean CRLF too.
+// LF, CR, CR CR LF) and in what they overlook beside the dot (NULs, spaces, what
+// Unicode has of both); and some take off the dot that a client puts before
+// another (RFC 5321 section 4.5.2) before they look. So a line counts, for a
+// Maybe, if only dots are left when the blanks in it are taken away (firstRune).
+// It may end at each CR and LF behind a dot, where CRLF counts as one. It is an
+// End if it is exactly CRLF "." CRLF, and the line before ended in a clean CRLF
+// too.
 type Content struct {
+	// A rune that tail has the beginning of doesn't count in line yet.
 	line lineState
-	cr   bool // in dotLine: a CR has come after the dot
 	// tail holds the last octets, the newest last; have counts them. They
 	// tell a clean line end from a stray one.
 	tail [8]byte
@@ -42,7 +48,7 @@ type lineState uint8
 
 const (
 	blankLine lineState = iota // start of a line, nothing but blanks so far
-	dotLine                    // blanks and one dot
+	dotLine                    // dots, at least one, and blanks
 	textLine                   // anything else
 )
 
@@ -52,45 +58,43 @@ const (
 // what is behind it. What may be handed on counts as seen.
 func (c *Content) Next(b []byte, limit int) (n int, stop Stop) {
 	limit = min(limit, len(b))
+	n = c.finishRune(b[:limit])
 	for n < limit {
 		if c.line == textLine {
 			// Only a line with a dot can matter: look for dots alone.
 			n = c.skipText(b[:limit], n)
 			continue
 		}
-		ch := b[n]
-		if ch == '\r' && c.line == dotLine {
-			if n+1 == len(b) {
-				break
+		switch ch := b[n]; {
+		case ch == '.':
+			c.line = dotLine
+			n++
+		case ch != '\r' && ch != '\n':
+			size, text := firstRune(b[n:limit])
+			if text {
+				c.line = textLine
 			}
-			if b[n+1] == '\n' {
-				n++
-				continue // one line end, not two
-			}
-		}
-		n++
-		switch {
-		case ch == '\n' || ch == '\r':
-			if c.line != dotLine {
-				c.line = blankLine
-				continue
-			}
+			n += size
+		case c.line == blankLine:
+			n++
+		case ch == '\r' && n+1 == len(b):
+			c.see(b[:n])
+			return n, Open
+		case ch == '\r' && b[n+1] == '\n':
+			n++ // one line end, not two
+		default:
+			n++
 			c.see(b[:n])
 			if ch == '\r' {
-				// To most servers, the line goes on; to some, a new
-				// one begins.
-				c.cr = true
+				// To most servers, the line goes on. To some a new
+				// one begins, which can end only where this one can.
 				return n, Maybe
 			}
-			c.line, c.cr = blankLine, false
+			c.line = blankLine
 			if c.clean() {
 				return n, End
 			}
 			return n, Maybe
-		case ch == '.' && (c.line == blankLine || c.cr):
-			c.line, c.cr = dotLine, false
-		case ch > ' ':
-			c.line, c.cr = textLine, false
 		}
 	}
 	c.see(b[:n])
@@ -100,26 +104,89 @@ func (c *Content) Next(b []byte, limit int) (n int, stop Stop) {
 // skipText returns how far b can be skipped from b[n] on, where a line with
 // other text than dots is under way, and sets the state for what follows.
 func (c *Content) skipText(b []byte, n int) int {
-	for at := n; ; {
-		i := bytes.IndexByte(b[at:], '.')
-		end := len(b)
-		if i >= 0 {
-			end = at + i
+	for {
+		i := bytes.IndexByte(b[n:], '.')
+		end := n + i
+		if i < 0 {
+			end = len(b)
 		}
-		// The line that b[end] belongs to: blank so far, or not?
-		start := end
-		for start > at && b[start-1] <= ' ' && b[start-1] != '\r' && b[start-1] != '\n' {
-			start--
+		// Is there text in the line that b[end] belongs to? To look for its
+		// last octets is enough in most languages.
+	line:
+		for at := end - 1; at >= n; at-- {
+			switch ch := b[at]; {
+			case '!' <= ch && ch <= '~' || beginsLetters(ch):
+				break line
+			case !utf8.RuneStart(ch):
+				// What it is depends on the octets before.
+			case ch == '\r' || ch == '\n':
+				c.line = blankLine
+				return at + 1
+			case ch < utf8.RuneSelf: // blank
+			case at+1 < len(b) && utf8.RuneStart(b[at+1]):
+				break line // no UTF-8
+			default:
+				if _, text := firstRune(b[at:]); text {
+					break line
+				}
+			}
 		}
-		switch {
-		case start > at && (b[start-1] == '\r' || b[start-1] == '\n'):
-			c.line = blankLine
-			return end
-		case i < 0:
-			return end // still in the same kind of line
+		if i < 0 {
+			return end // still in the same line
 		}
-		at = end + 1
+		n = end + 1
 	}
+}
+
+// beginsLetters tells whether ch begins Cyrillic or Han letters and signs alone.
+// Where they make up the text, it need not be looked up in the tables of Unicode.
+func beginsLetters(ch byte) bool {
+	return 0xd0 <= ch && ch <= 0xd3 || 0xe4 <= ch && ch <= 0xe9
+}
+
+// finishRune takes the rest of a rune whose beginning was handed on, and returns
+// how many octets of b that is.
+func (c *Content) finishRune(b []byte) int {
+	if c.line == textLine {
+		return 0
+	}
+	for k := 1; k < utf8.UTFMax; k++ {
+		begun := c.tail[len(c.tail)-k:]
+		if !utf8.RuneStart(begun[0]) {
+			continue
+		}
+		if utf8.FullRune(begun) {
+			break
+		}
+		var all [utf8.UTFMax]byte
+		copy(all[:], begun)
+		size, text := firstRune(all[:k+copy(all[k:], b)])
+		if text {
+			c.line = textLine
+		}
+		return max(0, size-k)
+	}
+	return 0
+}
+
+// firstRune returns how many octets the rune has that b begins with, and whether
+// it is text, not a blank. Of one that isn't all there, that isn't known yet.
+//
+// A blank is what some server trims from a line. In Unicode (RFC 6152 lets its
+// octets in) these are spaces, controls, and what else doesn't print. A server
+// that takes each octet for a rune, as in ISO 8859-1, also trims 0x85 and 0xa0,
+// but where they are part of a rune in UTF-8 its first octet is text to it.
+func firstRune(b []byte) (size int, text bool) {
+	r, size := utf8.DecodeRune(b)
+	switch ch := b[0]; {
+	case size > 1:
+		return size, unicode.IsPrint(r)
+	case ch <= 0xa0: // ASCII, or no UTF-8
+		return 1, '!' <= ch && ch <= '~'
+	case utf8.FullRune(b):
+		return 1, true // no UTF-8
+	}
+	return len(b), false
 }
 
 // see keeps the last octets of what is handed on.

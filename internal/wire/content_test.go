@@ -1,133 +1,17 @@
 package wire_test
 
 import (
-	"bufio"
-	"bytes"
 	"fmt"
-	"io"
-	"net/textproto"
+	"math/rand/v2"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/seed3262c777/smtpproxy/internal/wire"
 )
-
-// A model is one kind of server: it tells the offset behind the end of the
-// content that starts with s, -1 if s doesn't hold the end.
-type model struct {
-	name string
-	end  func(s string) int
-}
-
-var models = []model{
-	{"only CRLF.CRLF ends content", strictEnd},
-	{"net/textproto's DotReader", textprotoEnd},
-	{"go-smtp", goSMTPEnd},
-	{"LF ends a line, whatever number of CRs before it", lineEnd(lfEnds, func(line string) string { return strings.TrimRight(line, "\r") })},
-	{"LF ends a line, blanks around the dot don't count", lineEnd(lfEnds, func(line string) string { return strings.Trim(line, " \t\r") })},
-	{"CR, LF or CRLF ends a line", lineEnd(crOrLFEnds, func(line string) string { return line })},
-	{"CRLF.CRLF, NULs don't count", withoutNULs(strictEnd)},
-	{"LF ends a line, CRs before it and NULs don't count", withoutNULs(lineEnd(lfEnds, func(line string) string { return strings.TrimRight(line, "\r") }))},
-}
-
-func strictEnd(s string) int {
-	const before = "\r\n" // of the DATA command
-	i := strings.Index(before+s, "\r\n.\r\n")
-	if i < 0 {
-		return -1
-	}
-	return i + len("\r\n.\r\n") - len(before)
-}
-
-// textprotoEnd asks the standard library.
-func textprotoEnd(s string) int {
-	in := strings.NewReader(s)
-	r := bufio.NewReaderSize(in, 16)
-	if _, err := io.Copy(io.Discard, textproto.NewReader(r).DotReader()); err != nil {
-		return -1
-	}
-	return len(s) - in.Len() - r.Buffered()
-}
-
-// goSMTPEnd is a table of the states that go-smtp v0.25.1 goes through. What is
-// not in it leads to the middle of a line, a CR behind a CR too.
-func goSMTPEnd(s string) int {
-	const begin, dot, dotCR, cr, middle, end = 0, 1, 2, 3, 4, 5
-	next := [...]map[byte]int{
-		begin:  {'.': dot, '\r': cr},
-		dot:    {'\r': dotCR},
-		dotCR:  {'\n': end},
-		cr:     {'\n': begin},
-		middle: {'\r': cr},
-	}
-	state := begin
-	for i := range len(s) {
-		to, ok := next[state][s[i]]
-		switch {
-		case !ok:
-			state = middle
-		case to == end:
-			return i + 1
-		default:
-			state = to
-		}
-	}
-	return -1
-}
-
-// lineEnd is the model of a server that reads lines, as split finds them, and
-// looks for a dot in what trim leaves of one.
-func lineEnd(split bufio.SplitFunc, trim func(string) string) func(string) int {
-	return func(s string) int {
-		for at := 0; ; {
-			n, line, _ := split([]byte(s[at:]), false)
-			if n == 0 {
-				return -1
-			}
-			at += n
-			if trim(string(line)) == "." {
-				return at
-			}
-		}
-	}
-}
-
-func lfEnds(b []byte, _ bool) (int, []byte, error) {
-	i := bytes.IndexByte(b, '\n')
-	return i + 1, b[:max(0, i)], nil
-}
-
-// crOrLFEnds needs to see what is behind a CR.
-func crOrLFEnds(b []byte, _ bool) (int, []byte, error) {
-	i := bytes.IndexAny(b, "\r\n")
-	switch {
-	case i < 0, b[i] == '\r' && i+1 == len(b):
-		return 0, nil, nil
-	case b[i] == '\r' && b[i+1] == '\n':
-		return i + 2, b[:i], nil
-	}
-	return i + 1, b[:i], nil
-}
-
-// withoutNULs is a server that overlooks NULs.
-func withoutNULs(end func(string) int) func(string) int {
-	return func(s string) int {
-		left := end(strings.ReplaceAll(s, "\x00", ""))
-		if left < 0 {
-			return -1
-		}
-		for i := range len(s) {
-			if s[i] != 0 {
-				left--
-			}
-			if left == 0 {
-				return i + 1
-			}
-		}
-		return -1
-	}
-}
 
 // stop is one place where Content stops.
 type stop struct {
@@ -171,6 +55,15 @@ func checkContent(s string) error {
 	if err != nil {
 		return err
 	}
+	if want := all.stops(s); !slices.Equal(found, want) {
+		return fmt.Errorf("stops %v, want %v", found, want)
+	}
+	return checkStops(s, found)
+}
+
+// checkStops tells which server sees the end of s elsewhere than where a scanner
+// stops.
+func checkStops(s string, found []stop) error {
 	end := len(s) + 1
 	if len(found) > 0 && found[len(found)-1].kind == wire.End {
 		end = found[len(found)-1].at
@@ -183,46 +76,92 @@ func checkContent(s string) error {
 			return fmt.Errorf("no stop at %d, where this server sees the end: %s", at, m.name)
 		}
 	}
-	if !hasStray(s) && len(found) > 0 && found[0].kind != wire.End {
-		return fmt.Errorf("a stop at %d that is no end, without a stray CR or LF", found[0].at)
-	}
-	for _, st := range found {
-		if !endsDotLine(s[:st.at-1]) {
-			return fmt.Errorf("a stop at %d for no reason", st.at)
-		}
-	}
 	return nil
 }
 
-// endsDotLine tells whether a CR or LF behind s would end a line of a dot and
-// blanks. A line begins behind a CR or LF.
-func endsDotLine(s string) bool {
-	s = strings.TrimRightFunc(s, func(r rune) bool { return isBlank(r) && r != '\n' })
-	s, dot := strings.CutSuffix(s, ".")
-	before := strings.TrimRightFunc(s, isBlank)
-	return dot && (before == "" || strings.ContainsAny(s[len(before):], "\r\n"))
+// rules make a scanner that has the whole content before it. With all of them
+// it stops where Content has to, and without one it lets a server see an end
+// where it doesn't stop.
+type rules struct {
+	lines    bool // dots alone make a line, not one dot only
+	controls bool // octets up to 0x20, and 0x7f, are blanks
+	spaces   bool // so are runes that unicode.IsSpace takes
+	hidden   bool // and those that unicode.IsGraphic doesn't take
+	invalid  bool // and octets from 0x80 to 0xa0 that are no UTF-8
 }
 
-func isBlank(r rune) bool { return r <= ' ' }
+var all = rules{true, true, true, true, true}
 
-// hasStray tells whether s has a CR or a LF that isn't of a CRLF, or a blank:
-// octets that servers take in different ways.
-func hasStray(s string) bool {
-	return strings.ContainsFunc(strings.ReplaceAll(s, "\r\n", ""), isBlank)
+// stops finds the places up to the first End.
+func (ru rules) stops(s string) (found []stop) {
+	classes := ru.classes(s)
+	for i, ch := range []byte(classes) {
+		line := classes[:i]
+		switch {
+		case ch == '\n':
+			line = strings.TrimSuffix(line, "\r")
+		case ch != '\r', i+1 == len(s), s[i+1] == '\n':
+			continue
+		}
+		// To some, a CR doesn't end the line.
+		line = strings.TrimRight(line, " \r")
+		before := strings.TrimRight(line, " .")
+		dots := strings.Count(line[len(before):], ".")
+		switch {
+		case !strings.HasSuffix(line, "."), dots > 1 && !ru.lines:
+		case before != "" && !strings.HasSuffix(before, "\r") && !strings.HasSuffix(before, "\n"):
+		case cleanEnd.MatchString("x\r\n" + s[:i+1]): // behind the DATA command
+			return append(found, stop{i + 1, wire.End})
+		default:
+			found = append(found, stop{i + 1, wire.Maybe})
+		}
+	}
+	return found
 }
 
-// checkPieces tells whether Content stops elsewhere in s when it gets it cut at
-// an offset, or little at a time.
-func checkPieces(s string, cut, limit int) error {
+var cleanEnd = regexp.MustCompile(`(?s-m)([^\r\n]|[^\r]\r\n)\r\n\.\r\n$`)
+
+// classes has for each octet of s what it is: CR, LF, a dot, a blank or text.
+func (ru rules) classes(s string) string {
+	classes := make([]byte, 0, len(s))
+	for len(s) > 0 {
+		r, size := utf8.DecodeRuneInString(s)
+		class := byte('x')
+		switch {
+		case r == '.', r == '\r', r == '\n':
+			class = s[0]
+		case r < utf8.RuneSelf:
+			if ru.controls && (r <= ' ' || r == 0x7f) {
+				class = ' '
+			}
+		case r == utf8.RuneError && size == 1:
+			if ru.invalid && s[0] <= 0xa0 {
+				class = ' '
+			}
+		case ru.spaces && unicode.IsSpace(r), ru.hidden && !unicode.IsGraphic(r):
+			class = ' '
+		}
+		for range size {
+			classes = append(classes, class)
+		}
+		s = s[size:]
+	}
+	return string(classes)
+}
+
+// checkPieces tells whether Content stops elsewhere when it gets the content cut,
+// or little at a time.
+func checkPieces(limit int, pieces ...string) error {
+	s := strings.Join(pieces, "")
 	whole, all, _ := stops(len(s)+1, s)
-	found, at, err := stops(limit, s[:cut], s[cut:])
+	found, at, err := stops(limit, pieces...)
 	switch {
 	case err != nil:
 		return err
 	case !slices.Equal(found, whole):
-		return fmt.Errorf("cut at %d, limit %d: stops %v, uncut %v", cut, limit, found, whole)
+		return fmt.Errorf("cut into %q, limit %d: stops %v, uncut %v", pieces, limit, found, whole)
 	case at != all:
-		return fmt.Errorf("cut at %d, limit %d: %d octets handed on, uncut %d", cut, limit, at, all)
+		return fmt.Errorf("cut into %q, limit %d: %d octets handed on, uncut %d", pieces, limit, at, all)
 	}
 	return nil
 }
@@ -250,19 +189,29 @@ func every(alphabet string, n int, f func(string)) {
 	}
 }
 
+// alphabets have the octets that matter, and so many of them in a row that they
+// make up a line with what is about it. They are: those of lines; what servers
+// overlook; U+00A0 and its octets; U+3000, which is a blank, and U+3002, which is
+// none; U+E0001 of four octets.
+var alphabets = []struct {
+	octets string
+	length int
+}{
+	{"\r\n.a", 7},
+	{"\r\n.\x00", 6},
+	{"\r\n. a", 6},
+	{"\r\n.\xc2\xa0", 6},
+	{"\r\n. \xc2\xa0\x85", 5},
+	{"\n.\xe3\x80\x82", 6},
+	{"\n.\xf3\xa0\x80\x81", 6},
+}
+
 // TestContentStopsWhereverAServerSeesTheEnd holds for all short contents, from
 // their start and behind text: a server that sees the end gets nothing beyond
 // it, and what is called the end every server sees.
 func TestContentStopsWhereverAServerSeesTheEnd(t *testing.T) {
-	for _, tt := range []struct {
-		alphabet string
-		length   int
-	}{
-		{"\r\n.a", 7},
-		{"\r\n.\x00", 7},
-		{"\r\n. a", 6},
-	} {
-		every(tt.alphabet, tt.length, func(s string) {
+	for _, tt := range alphabets {
+		every(tt.octets, tt.length, func(s string) {
 			for _, before := range []string{"", "x", "x\r\n"} {
 				if err := checkContent(before + s); err != nil {
 					t.Errorf("%q: %v", before+s, err)
@@ -272,24 +221,164 @@ func TestContentStopsWhereverAServerSeesTheEnd(t *testing.T) {
 	}
 }
 
+// A scanner that lacks a rule must be found out by the servers above.
+func TestEachRuleOfContentIsThereForAServer(t *testing.T) {
+	for _, tt := range []struct {
+		without string
+		rule    func(*rules) *bool
+	}{
+		{"lines of dots", func(ru *rules) *bool { return &ru.lines }},
+		{"controls", func(ru *rules) *bool { return &ru.controls }},
+		{"spaces of Unicode", func(ru *rules) *bool { return &ru.spaces }},
+		{"what doesn't print", func(ru *rules) *bool { return &ru.hidden }},
+		{"octets beyond ASCII", func(ru *rules) *bool { return &ru.invalid }},
+	} {
+		ru := all
+		*tt.rule(&ru) = false
+		found := ""
+		for _, a := range alphabets {
+			every(a.octets, min(a.length, 6), func(s string) {
+				if found != "" {
+					return
+				}
+				if err := checkStops(s, ru.stops(s)); err != nil {
+					found = fmt.Sprintf("%q: %v", s, err)
+				}
+			})
+		}
+		if found == "" {
+			t.Errorf("without %s: no server minds", tt.without)
+		}
+		t.Logf("without %s: %s", tt.without, found)
+	}
+}
+
 func TestContentStopsInTheSamePlacesHoweverItIsCut(t *testing.T) {
-	every("\r\n.a", 7, func(s string) {
-		for cut := range len(s) + 1 {
-			if err := checkPieces(s, cut, len(s)+1); err != nil {
-				t.Errorf("%q: %v", s, err)
+	for _, tt := range alphabets {
+		every(tt.octets, 5, func(s string) {
+			for _, s := range []string{s, "x" + s} {
+				for cut := range len(s) {
+					if err := checkPieces(len(s)+1, s[:cut], s[cut:]); err != nil {
+						t.Errorf("%q: %v", s, err)
+					}
+				}
+				for limit := 1; limit <= 3; limit++ {
+					if err := checkPieces(limit, s); err != nil {
+						t.Errorf("%q: %v", s, err)
+					}
+				}
+			}
+		})
+	}
+}
+
+func TestLongContentStopsInTheSamePlacesHoweverItIsCut(t *testing.T) {
+	const seed = 1
+	rnd := rand.New(rand.NewPCG(seed, seed))
+	parts := strings.Split(". . .. \x00 \x7f \x80 \x85 \xa0 \u0085 \u00a0 \u2003 \u3000 \ufeff \u0378 \U000e0001 "+
+		"\xa1 \xc2 \xe3 \xe3\x80 \xf3\xa0 \xf3\xa0\x80 \xff a é и は 。 \U0001f600 e.g. Привет これは", " ")
+	ends := []string{"\r\n", "\r\n", "\n", "\r", "\r\r\n", " \r\n"}
+	for range 2000 {
+		var text strings.Builder
+		for range 1 + rnd.IntN(100) {
+			for range rnd.IntN(4) {
+				text.WriteString(parts[rnd.IntN(len(parts))])
+			}
+			text.WriteString(ends[rnd.IntN(len(ends))])
+		}
+		s := text.String()
+		if err := checkContent(s); err != nil {
+			t.Errorf("%q: %v", s, err)
+		}
+		var pieces []string
+		for left, size := s, 1+rnd.IntN(20); left != ""; {
+			n := min(len(left), 1+rnd.IntN(size))
+			pieces, left = append(pieces, left[:n]), left[n:]
+		}
+		if err := checkPieces(1+rnd.IntN(30), pieces...); err != nil {
+			t.Error(err)
+		}
+	}
+}
+
+// Each rune stands before the dot, where Content looks back, and behind it, cut
+// in each place. Of those beyond the planes with letters, one in many will do.
+func TestEachRuneIsEitherABlankOrText(t *testing.T) {
+	for r, step := rune(0), rune(1); r <= unicode.MaxRune; r += step {
+		if r > 0x3ffff {
+			step = 97
+		}
+		if !utf8.ValidRune(r) || r == '.' || r == '\r' || r == '\n' {
+			continue
+		}
+		kind := wire.Open
+		if unicode.IsSpace(r) || !unicode.IsGraphic(r) {
+			kind = wire.Maybe
+		}
+		buf := append([]byte("x\n"), string(r)+".\n"...)
+		var c wire.Content
+		if n, got := c.Next(buf, len(buf)); n != len(buf) || got != kind {
+			t.Errorf("%q: %d octets, stop %v; want %v", buf, n, got, kind)
+		}
+		buf[0], buf[1] = '\n', '.'
+		buf[len(buf)-2] = ' '
+		for cut := 3; cut < len(buf)-1; cut++ {
+			var c wire.Content
+			c.Next(buf[:cut], cut)
+			if n, got := c.Next(buf[cut:], len(buf)); n != len(buf)-cut || got != kind {
+				t.Errorf("%q, %q: %d octets, stop %v; want %v", buf[:cut], buf[cut:], n, got, kind)
 			}
 		}
-	})
-	every("\r\n. a", 5, func(s string) {
-		s = "x" + s
-		for cut := range len(s) + 1 {
-			for limit := 1; limit <= 3; limit++ {
-				if err := checkPieces(s, cut, limit); err != nil {
-					t.Errorf("%q: %v", s, err)
+	}
+}
+
+// Content must flow: a line that no server takes for the end costs no Read.
+func TestLinesOfTextAreNoEnd(t *testing.T) {
+	for _, tt := range []struct{ why, line string }{
+		{"a letter of ASCII", "a."},
+		{"a mark of ASCII", "-."},
+		{"text behind the dot", ".a"},
+		{"text behind stuffed dots", "...a"},
+		{"text between dots and blanks", ". . a . ."},
+		{"Russian", "Привет мир."},
+		{"one letter, Cyrillic", "и."},
+		{"Japanese, kana at the end", "これは."},
+		{"Japanese, Han at the end", "日本."},
+		{"a full stop that is none in ASCII", "。"},
+		{"a full stop that is none in ASCII, and one that is", "。."},
+		{"a full stop of full width", "．"},
+		{"three dots in one letter", "…"},
+		{"an accent alone", "\u0301."},
+		{"a blank pattern of Braille is a sign that prints", "\u2800."},
+		{"the replacement character, encoded, prints", "\ufffd."},
+		{"an emoji", "\U0001f600."},
+		{"text before a blank of Unicode", "a\u00a0."},
+		{"text behind a blank of Unicode", ".\u3000a"},
+		{"é in ISO 8859-1", "\xe9."},
+		{"the first octet behind those that are blanks in ISO 8859-1", "\xa1."},
+		{"a soft hyphen in ISO 8859-1: unicode.IsSpace doesn't take it", "\xad."},
+		{"an octet that UTF-8 never has", "\xff."},
+		{"Russian in KOI8-R", "\xf0\xd2\xc9\xd7\xc5\xd4."},
+		{"Russian in KOI8-R, its last octet begins a rune", "\xcd\xc9\xd2."},
+		{"Japanese in EUC-JP", "\xa4\xb3\xa4\xec\xa4\xcf."},
+		{"the beginning of U+00A0", "\xc2."},
+		{"the beginning of U+3000", "\xe3\x80."},
+		{"the beginning of U+E0001", ".\xf3\xa0\x80"},
+		{"a blank cut off by another", "\xe3\x80\u3000."},
+		{"a surrogate half is no UTF-8, and its first octet is text", "\xed\xa0\x80."},
+		{"a dot encoded in two octets is no UTF-8", "\xc0\xae"},
+		{"a blank encoded in three octets is no UTF-8", "\xe0\x82\xa0."},
+		{"what is beyond U+10FFFF is no UTF-8", "\xf4\x90\x80\x80."},
+	} {
+		for _, before := range []string{"", "x\r\n", "\n"} {
+			s := before + tt.line + "\r\nx\n"
+			for limit := 1; limit <= len(s); limit++ {
+				if found, at, err := stops(limit, s); err != nil || len(found) > 0 || at != len(s) {
+					t.Errorf("%s: %q, limit %d: stops %v at %d, %v", tt.why, s, limit, found, at, err)
 				}
 			}
 		}
-	})
+	}
 }
 
 func TestContentStops(t *testing.T) {
@@ -314,7 +403,23 @@ func TestContentStops(t *testing.T) {
 		{"NUL behind the dot", "x\r\n.\x00\r\n", []stop{{7, maybe}}},
 		{"a blank behind the dot", "x\r\n. \r\n", []stop{{7, maybe}}},
 		{"the end behind a place that wasn't it", "x\n.\ny\r\n.\r\n", []stop{{4, maybe}, {10, end}}},
-		{"a stuffed dot is text", "..\r\nx\r\n...\r\n.x\r\nx.\r\n", nil},
+		{"a stuffed dot, and dots: the first may be taken off", "..\r\nx\r\n...\r\n.x\r\nx.\r\n", []stop{{4, maybe}, {12, maybe}}},
+		{"what a stuffed dot leaves may be trimmed", "x\r\n. .\r\n", []stop{{8, maybe}}},
+		{"a dot behind the CR that may end a line", ".\r.\r\n", []stop{{2, maybe}, {5, maybe}}},
+		{"DEL", "x\r\n\x7f.\r\n", []stop{{7, maybe}}},
+		{"U+0085, next line", "\u0085.\r\n", []stop{{5, maybe}}},
+		{"U+00A0, no-break space", "\u00a0.\r\n", []stop{{5, maybe}}},
+		{"U+00AD, soft hyphen", ".\u00ad\r\n", []stop{{5, maybe}}},
+		{"U+2003, em space", "\u2003.\r\n", []stop{{6, maybe}}},
+		{"U+2028, line separator", "\u2028.\r\n", []stop{{6, maybe}}},
+		{"U+200B, zero width space", ".\u200b\r\n", []stop{{6, maybe}}},
+		{"U+3000, ideographic space", ".\u3000\r\n", []stop{{6, maybe}}},
+		{"U+FEFF, byte order mark", "\ufeff.\r\n", []stop{{6, maybe}}},
+		{"U+0378, unassigned", "\u0378.\r\n", []stop{{5, maybe}}},
+		{"U+E000, for private use", "\ue000.\r\n", []stop{{6, maybe}}},
+		{"U+E0001, of four octets", "\U000e0001.\r\n", []stop{{7, maybe}}},
+		{"next line and no-break space in ISO 8859-1", "\x85.\xa0\r\n", []stop{{5, maybe}}},
+		{"what is left of a rune", "x\r\n\x80\x80.\r\n", []stop{{8, maybe}}},
 		{"what is behind the CR is unknown", "x\r\n.\r", nil},
 	} {
 		found, _, err := stops(len(tt.in), tt.in)
@@ -371,7 +476,8 @@ func FuzzContent(f *testing.F) {
 		if err := checkContent(s); err != nil {
 			t.Errorf("%q: %v", s, err)
 		}
-		if err := checkPieces(s, min(int(cut), len(s)), max(1, int(limit))); err != nil {
+		at := min(int(cut), len(s))
+		if err := checkPieces(max(1, int(limit)), s[:at], s[at:]); err != nil {
 			t.Errorf("%q: %v", s, err)
 		}
 	})
