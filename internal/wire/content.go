@@ -85,12 +85,11 @@ func (c *Content) Next(b []byte, limit int) (n int, stop Stop) {
 		default:
 			n++
 			c.see(b[:n])
-			if ch == '\r' {
-				// To most servers, the line goes on. To some a new
-				// one begins, which can end only where this one can.
-				return n, Maybe
+			if bytes.HasSuffix(c.tail[:], []byte("\r\n")) {
+				c.line = blankLine
 			}
-			c.line = blankLine
+			// Behind a CR or LF alone, the line goes on to some. To others
+			// a new one begins, which can end only where this one can.
 			if c.clean() {
 				return n, End
 			}

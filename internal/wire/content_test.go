@@ -94,22 +94,24 @@ var all = rules{true, true, true, true, true}
 
 // stops finds the places up to the first End.
 func (ru rules) stops(s string) (found []stop) {
-	classes := ru.classes(s)
+	const crlf = "$$"
+	classes := strings.ReplaceAll(ru.classes(s), "\r\n", crlf)
 	for i, ch := range []byte(classes) {
 		line := classes[:i]
 		switch {
-		case ch == '\n':
-			line = strings.TrimSuffix(line, "\r")
-		case ch != '\r', i+1 == len(s), s[i+1] == '\n':
+		case ch == '\n', ch == '\r' && i+1 < len(s):
+		case ch == '$' && s[i] == '\n':
+			line = strings.TrimSuffix(line, "$")
+		default:
 			continue
 		}
-		// To some, a CR doesn't end the line.
-		line = strings.TrimRight(line, " \r")
+		// To some, a CR or LF alone doesn't end the line.
+		line = strings.TrimRight(line, " \r\n")
 		before := strings.TrimRight(line, " .")
 		dots := strings.Count(line[len(before):], ".")
 		switch {
 		case !strings.HasSuffix(line, "."), dots > 1 && !ru.lines:
-		case before != "" && !strings.HasSuffix(before, "\r") && !strings.HasSuffix(before, "\n"):
+		case strings.HasSuffix(before, "x"):
 		case cleanEnd.MatchString("x\r\n" + s[:i+1]): // behind the DATA command
 			return append(found, stop{i + 1, wire.End})
 		default:
@@ -237,6 +239,9 @@ func TestEachRuleOfContentIsThereForAServer(t *testing.T) {
 		*tt.rule(&ru) = false
 		found := ""
 		for _, a := range alphabets {
+			if found != "" {
+				break
+			}
 			every(a.octets, min(a.length, 6), func(s string) {
 				if found != "" {
 					return
@@ -398,6 +403,7 @@ func TestContentStops(t *testing.T) {
 		{"the dot's line ends in LF", "x\r\n.\n", []stop{{5, maybe}}},
 		{"LF alone", "x\n.\n", []stop{{4, maybe}}},
 		{"the dot's line has two CRs: to some, the first ends it", "x\r\n.\r\r\n", []stop{{5, maybe}, {7, maybe}}},
+		{"where LF alone ends no line, blanks may be trimmed", "x\r\n.\n \r\n", []stop{{5, maybe}, {8, maybe}}},
 		{"CR alone", "x\r.\ry", []stop{{4, maybe}}},
 		{"NUL before the dot", "x\r\n\x00.\r\n", []stop{{7, maybe}}},
 		{"NUL behind the dot", "x\r\n.\x00\r\n", []stop{{7, maybe}}},

@@ -33,6 +33,7 @@ func lineModels() (all []model) {
 	}{
 		{"LF ends a line", lfEnds},
 		{"CR, LF or CRLF ends a line", crOrLFEnds},
+		{"CRLF ends a line", crlfEnds},
 	} {
 		for _, left := range []struct {
 			name string
@@ -154,6 +155,13 @@ func lineEnd(split splitter, trim func(string) string) func(string) int {
 func lfEnds(s string) (int, string) {
 	i := strings.IndexByte(s, '\n')
 	return i + 1, s[:max(0, i)]
+}
+
+func crlfEnds(s string) (int, string) {
+	if i := strings.Index(s, "\r\n"); i >= 0 {
+		return i + 2, s[:i]
+	}
+	return 0, ""
 }
 
 // crOrLFEnds needs to see what is behind a CR.
