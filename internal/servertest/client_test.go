@@ -123,6 +123,16 @@ func (c *client) expectEnd() {
 	}
 }
 
+// expectSilence checks that no reply comes for a moment.
+func expectSilence(t *testing.T, c *client) {
+	t.Helper()
+	c.SetReadDeadline(time.Now().Add(20 * time.Millisecond))
+	if _, err := c.r.Peek(1); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Fatalf("a reply, or %v", err)
+	}
+	c.SetDeadline(time.Now().Add(5 * time.Second))
+}
+
 // startMessage brings the client to the point where content is due.
 func (c *client) startMessage() {
 	c.t.Helper()

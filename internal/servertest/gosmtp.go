@@ -51,7 +51,7 @@ func goSMTP(opts []Option, session func(*backendSession) smtp.Session) *Server {
 	}))
 	srv.Domain = "servertest.example"
 	srv.AllowInsecureAuth = true
-	srv.ReadTimeout = readTimeout
+	srv.ReadTimeout = s.readTimeout
 	srv.ErrorLog = log.New(io.Discard, "", 0)
 	for _, f := range s.configure {
 		f(srv)

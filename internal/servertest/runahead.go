@@ -2,8 +2,10 @@ package servertest
 
 import (
 	"bufio"
+	"errors"
 	"io"
 	"net"
+	"os"
 	"time"
 )
 
@@ -19,55 +21,60 @@ func RunAhead(opts ...Option) *Server {
 
 // ahead is what the reading and the executing side of a connection share.
 type ahead struct {
-	items    chan item
+	items    chan item    // closed when nothing more comes
 	verdicts chan reading // what to read behind DATA or BDAT
 	done     chan struct{}
-	ended    chan struct{}
 
 	owed bool // the executing side's: the reading side waits for a verdict
 }
 
-// item is a line, the content of a message or a chunk; or the error that ended
-// the reading.
+// item is a line, or that content or a chunk was read; or the error that ended
+// the reading of it.
 type item struct {
-	bytes []byte
-	err   error
+	line string
+	err  error
 }
 
 // reading reads what is not a line. A nil reading is the verdict that another
 // line follows.
-type reading func(*bufio.Reader) ([]byte, error)
+type reading func(*bufio.Reader) error
 
-func openAhead(c net.Conn) source {
+func openAhead(c net.Conn, o *options) source {
 	a := &ahead{
 		items:    make(chan item, 64),
 		verdicts: make(chan reading),
 		done:     make(chan struct{}),
-		ended:    make(chan struct{}),
 	}
-	go a.read(c)
+	go a.read(c, o.readTimeout)
 	return source{
 		readLine: a.readLine,
-		readData: func() ([]byte, error) { return a.ask(strict.content(-1)) },
-		readChunk: func(w io.Writer, n int64) error {
-			_, err := a.ask(func(r *bufio.Reader) ([]byte, error) { return nil, copyN(w, r, n) })
-			return err
+		readBody: func(b *body) error {
+			return a.ask(func(r *bufio.Reader) error { return b.read(r, strict) })
 		},
-		stop: func() { close(a.done); <-a.ended },
+		readChunk: func(w io.Writer, n int64) error {
+			return a.ask(func(r *bufio.Reader) error { return copyN(w, r, n) })
+		},
+		stop: func() {
+			close(a.done)
+			for range a.items {
+			}
+		},
 	}
 }
 
-// read is the reading side.
-func (a *ahead) read(c net.Conn) {
-	defer close(a.ended)
+// read is the reading side. What the executing side makes of content or a chunk
+// that can't be read is its own business; only a connection without another line
+// ends the reading.
+func (a *ahead) read(c net.Conn, timeout time.Duration) {
+	defer close(a.items)
 	r := bufio.NewReader(c)
 	for {
-		c.SetReadDeadline(time.Now().Add(readTimeout))
+		c.SetReadDeadline(time.Now().Add(timeout))
 		line, err := strict.read(r)
-		if !a.send([]byte(line), err) {
+		switch {
+		case !a.send(line, err), err != nil && !errors.Is(err, os.ErrDeadlineExceeded):
 			return
-		}
-		if !waits(line) {
+		case !waits(line):
 			continue
 		}
 		select {
@@ -75,8 +82,8 @@ func (a *ahead) read(c net.Conn) {
 			if read == nil {
 				continue
 			}
-			c.SetReadDeadline(time.Now().Add(readTimeout))
-			if b, err := read(r); !a.send(b, err) {
+			c.SetReadDeadline(time.Now().Add(timeout))
+			if !a.send("", read(r)) {
 				return
 			}
 		case <-a.done:
@@ -85,11 +92,11 @@ func (a *ahead) read(c net.Conn) {
 	}
 }
 
-// send hands an item over and reports whether to read on.
-func (a *ahead) send(b []byte, err error) bool {
+// send hands an item over and reports whether somebody takes it.
+func (a *ahead) send(line string, err error) bool {
 	select {
-	case a.items <- item{b, err}:
-		return err == nil
+	case a.items <- item{line, err}:
+		return true
 	case <-a.done:
 		return false
 	}
@@ -105,16 +112,17 @@ func (a *ahead) readLine() (string, error) {
 	if a.owed {
 		a.verdicts <- nil
 	}
-	it := <-a.items
-	line := string(it.bytes)
-	a.owed = it.err == nil && waits(line)
-	return line, it.err
+	it, ok := <-a.items
+	if !ok {
+		it.err = io.EOF
+	}
+	a.owed = it.err == nil && waits(it.line)
+	return it.line, it.err
 }
 
 // ask has the reading side read what is not a line.
-func (a *ahead) ask(read reading) ([]byte, error) {
+func (a *ahead) ask(read reading) error {
 	a.verdicts <- read
 	a.owed = false
-	it := <-a.items
-	return it.bytes, it.err
+	return (<-a.items).err
 }

@@ -4,11 +4,23 @@
 // message and how far ahead they read, so that a test can hold any of them
 // against what a client sent.
 //
-// [Strict], [Lenient], [EarlyRefuser] and [RunAhead] speak the same commands:
-// HELO, EHLO, MAIL, RCPT, DATA, BDAT, RSET, NOOP, VRFY, AUTH PLAIN and QUIT.
-// Recipients whose local part starts with "no" are refused, and the only
-// account is "user" with the password "pass". [GoSMTP] and [GoSMTPLMTP] put a
-// backend with the same rules behind github.com/emersion/go-smtp.
+// [Strict], [Lenient], [EarlyRefuser] and [RunAhead] are written by hand and
+// speak the same commands: HELO, EHLO, MAIL, RCPT, DATA, BDAT, RSET, NOOP, VRFY,
+// AUTH PLAIN and QUIT, with [LMTP] LHLO in the place of the first two. Clients
+// and recipients whose name starts with "no" are refused, and the only account is
+// "user" with the password "pass". Each Option is one more way in which servers
+// differ, most of them seen in one that people use: mhale/smtpd with a MaxSize of
+// n is
+//
+//	Lenient(DotCRLF(), LimitLines(n), KeepEnvelope(), MailAnew())
+//
+// and bradfitz/go-smtpd with a handler that refuses at n octets is
+//
+//	Lenient(DotCRLF(), LimitLines(n), KeepBuffer(), KeepEnvelope(), KeepOverHello(), GiveUp())
+//
+// but for the texts of replies and what they bear with in commands. [GoSMTP] and
+// [GoSMTPLMTP] put a backend with the same rules for recipients and accounts
+// behind github.com/emersion/go-smtp.
 package servertest
 
 import (
@@ -17,12 +29,7 @@ import (
 	"net"
 	"slices"
 	"sync"
-	"time"
 )
-
-// readTimeout bounds the wait for each command, so that a test that lost step
-// fails instead of hanging.
-const readTimeout = 10 * time.Second
 
 // Server is a server of one dialect. Use a constructor to make one; a Server
 // serves any number of listeners and connections until Close.
@@ -46,9 +53,7 @@ func newServer(opts []Option) *Server {
 		conns:     make(map[net.Conn]struct{}),
 		stop:      func() {},
 	}
-	for _, opt := range opts {
-		opt(&s.options)
-	}
+	s.options.set(opts)
 	return s
 }
 

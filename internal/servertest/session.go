@@ -2,10 +2,8 @@ package servertest
 
 import (
 	"encoding/base64"
-	"errors"
 	"io"
 	"net"
-	"regexp"
 	"strconv"
 	"strings"
 )
@@ -20,16 +18,10 @@ const (
 // dialect from another.
 type source struct {
 	readLine  func() (string, error)           // one line, without its end
-	readData  func() ([]byte, error)           // the content after a 354; may fail with a refusal
+	readBody  func(*body) error                // the content after a 354
 	readChunk func(w io.Writer, n int64) error // the n octets after a BDAT
 	stop      func()                           // called once, when the connection is closed
 }
-
-// refusal is an error of readData after which the session goes on: the reply
-// that the message gets.
-type refusal string
-
-func (r refusal) Error() string { return string(r) }
 
 // session is the executing side of one connection.
 type session struct {
@@ -41,21 +33,16 @@ type session struct {
 	unknown       int  // unknown commands so far
 	closing       bool // no command after this one
 
-	// The transaction.
-	mail     bool
-	from     string
-	to       []string
-	chunking bool
-	chunks   strings.Builder
+	transaction
 }
 
 // handWritten returns a server that runs a session on each connection.
-func handWritten(open func(net.Conn) source, opts []Option) *Server {
+func handWritten(open func(net.Conn, *options) source, opts []Option) *Server {
 	s := newServer(opts)
 	s.serve = s.acceptEach(func(c net.Conn) {
 		s.begin()
 		defer s.end()
-		x := &session{server: s, conn: c, in: open(c)}
+		x := &session{server: s, conn: c, in: open(c, &s.options)}
 		defer x.in.stop()
 		defer c.Close()
 		x.run()
@@ -63,8 +50,7 @@ func handWritten(open func(net.Conn) source, opts []Option) *Server {
 	return s
 }
 
-// run executes commands, each with exactly one reply, until one of them or an
-// error ends the session.
+// run executes commands until one of them or an error ends the session.
 func (x *session) run() {
 	err := x.reply("220 servertest.example ESMTP")
 	for err == nil && !x.closing {
@@ -74,7 +60,7 @@ func (x *session) run() {
 		}
 		x.server.command(line)
 		var answer []string
-		if answer, err = x.execute(line); err == nil {
+		if answer, err = x.execute(line); err == nil && len(answer) > 0 {
 			err = x.reply(answer...)
 		}
 	}
@@ -113,17 +99,25 @@ func verb(line string) string {
 	return ""
 }
 
-// execute executes a command and returns the lines of its reply. An error
-// means that the connection is lost.
+// replyEach writes replies of one line each.
+func (x *session) replyEach(replies []string) error {
+	for _, r := range replies {
+		if err := x.reply(r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// execute executes a command and returns the lines of its reply; none if it has
+// had all replies that it gets. An error means that the connection is lost.
 func (x *session) execute(line string) ([]string, error) {
-	switch verb(line) {
-	case "HELO":
-		x.reset()
-		return one("250 servertest.example")
-	case "EHLO":
-		x.reset()
-		return []string{"250 servertest.example", "PIPELINING", "8BITMIME", "CHUNKING",
-			"SIZE " + strconv.Itoa(maxSize), "ENHANCEDSTATUSCODES", "AUTH PLAIN"}, nil
+	switch v := verb(line); v {
+	case "HELO", "EHLO", "LHLO":
+		// RFC 2033 section 4.1 has LHLO alone, and 500 for the others.
+		if x.server.lmtp == (v == "LHLO") {
+			return x.hello(line)
+		}
 	case "MAIL":
 		return one(x.setSender(line))
 	case "RCPT":
@@ -154,113 +148,28 @@ func (x *session) execute(line string) ([]string, error) {
 
 func one(line string) ([]string, error) { return []string{line}, nil }
 
-func (x *session) reset() {
-	x.mail, x.from, x.to = false, "", nil
-	x.chunking = false
-	x.chunks.Reset()
+// failed tells what a read leads to that failed within a command.
+func (x *session) failed(err error) ([]string, error) {
+	if x.server.givesUp {
+		return nil, nil
+	}
+	return nil, err
 }
 
-func (x *session) setSender(line string) string {
-	from, ok := path(line, "FROM:")
-	switch {
-	case !ok:
-		return "501 5.5.4 syntax: MAIL FROM:<address>"
-	case x.mail:
-		return "503 5.5.1 there is a sender already"
-	}
-	x.mail, x.from = true, from
-	return "250 2.1.0 sender ok"
-}
-
-func (x *session) addRecipient(line string) string {
-	to, ok := path(line, "TO:")
-	switch {
-	case !ok || to == "":
-		return "501 5.5.4 syntax: RCPT TO:<address>"
-	case !x.mail || x.chunking:
-		return "503 5.5.1 not now"
-	case noSuchUser(to):
-		return "550 5.1.1 no such user"
-	}
-	x.to = append(x.to, to)
-	return "250 2.1.5 recipient ok"
-}
-
-func noSuchUser(recipient string) bool { return strings.HasPrefix(recipient, "no") }
-
-// path returns what the angle brackets after the keyword enclose.
-func path(line, keyword string) (string, bool) {
-	rest := strings.TrimSpace(line)
-	rest = strings.TrimSpace(rest[len(strings.Fields(rest)[0]):])
-	if len(rest) < len(keyword) || !strings.EqualFold(rest[:len(keyword)], keyword) {
-		return "", false
-	}
-	_, rest, open := strings.Cut(rest, "<")
-	addr, _, end := strings.Cut(rest, ">")
-	return addr, open && end
-}
-
-func (x *session) data() ([]string, error) {
-	if len(x.to) == 0 || x.chunking {
-		return one("503 5.5.1 no recipients, or chunks before")
-	}
-	if err := x.reply("354 go ahead"); err != nil {
-		return nil, err
-	}
-	content, err := x.in.readData()
-	var refused refusal
-	if errors.As(err, &refused) {
+func (x *session) hello(line string) ([]string, error) {
+	_, client, _ := strings.Cut(strings.TrimSpace(line), " ")
+	refused := strings.HasPrefix(client, "no")
+	if refused && x.server.dropsAtHello || !refused && !x.server.keepsOverHello {
 		x.reset()
-		return one(string(refused))
-	}
-	if err != nil {
-		return nil, err
-	}
-	return one(x.deliver(content))
-}
-
-func (x *session) deliver(content []byte) string {
-	defer x.reset()
-	if len(content) > maxSize {
-		return "552 5.3.4 too big"
-	}
-	x.server.message(Message{x.from, x.to, content})
-	return "250 2.0.0 taken"
-}
-
-var bdatLine = regexp.MustCompile(`^[Bb][Dd][Aa][Tt] ([0-9]+)( [Ll][Aa][Ss][Tt])?$`)
-
-func (x *session) bdat(line string) ([]string, error) {
-	m := bdatLine.FindStringSubmatch(line)
-	var size int64
-	err := errors.New("syntax")
-	if m != nil {
-		size, err = strconv.ParseInt(m[1], 10, 64)
-	}
-	if err != nil { // nobody knows how much follows
-		x.closing = true
-		return one("501 5.5.4 syntax: BDAT size [LAST]")
-	}
-
-	var w io.Writer = &x.chunks
-	tooBig := size > maxSize-int64(x.chunks.Len())
-	if len(x.to) == 0 || tooBig {
-		w = io.Discard
-	}
-	if err := x.in.readChunk(w, size); err != nil {
-		return nil, err
 	}
 	switch {
-	case len(x.to) == 0:
-		return one("503 5.5.1 no recipients")
-	case tooBig:
-		x.reset()
-		return one("552 5.3.4 too big")
-	case m[2] == "":
-		x.chunking = true
-		return one("250 2.0.0 chunk taken")
+	case refused:
+		return one("550 5.7.1 no such client")
+	case verb(line) == "HELO":
+		return one("250 servertest.example")
 	}
-	return one(x.deliver([]byte(x.chunks.String())))
+	return []string{"250 servertest.example", "PIPELINING", "8BITMIME", "CHUNKING",
+		"SIZE " + strconv.Itoa(maxSize), "ENHANCEDSTATUSCODES", "AUTH PLAIN"}, nil
 }
 
 func (x *session) auth(line string) ([]string, error) {
@@ -277,7 +186,7 @@ func (x *session) auth(line string) ([]string, error) {
 		}
 		response, err := x.in.readLine()
 		if err != nil {
-			return nil, err
+			return x.failed(err)
 		}
 		x.server.sasl(response)
 		args = append(args, response)
