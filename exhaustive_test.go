@@ -8,6 +8,7 @@ import (
 	"iter"
 	"net"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -19,14 +20,15 @@ import (
 )
 
 // This file proves that the library finds the end of a message where the server
-// finds it, for each of the 21,845 contents of up to seven octets that matter:
-// CR, LF, dots, and a letter for all others.
+// finds it, for each content of up to so many symbols of an alphabet.
 
 // A session around one message.
 const (
 	beforeContent = "HELO x\r\nMAIL FROM:<a@a>\r\nRCPT TO:<b@b>\r\nDATA\r\n"
 	afterContent  = "x\r\n.\r\n" // ends it for every server, if nothing has before
 	afterMessage  = "NOOP marker\r\nQUIT\r\n"
+
+	aboutMessage = 5 // the reply behind the greeting and those to four commands
 )
 
 // exhaustiveDialect is a server, and how careless relays do with it.
@@ -37,9 +39,15 @@ type exhaustiveDialect struct {
 	right  string // one that is right, if there is one
 }
 
+// lenient returns a function that starts a server with the lines of
+// servertest.Lenient.
+func lenient(opts ...servertest.Option) func() *servertest.Server {
+	return func() *servertest.Server { return servertest.Lenient(opts...) }
+}
+
 var exhaustiveDialects = map[string]exhaustiveDialect{
 	"strict":  {start: func() *servertest.Server { return servertest.Strict() }, wrong: "any dot", right: "CRLF.CRLF"},
-	"lenient": {start: func() *servertest.Server { return servertest.Lenient() }, wrong: "CRLF.CRLF", right: "any dot"},
+	"lenient": {start: lenient(), wrong: "CRLF.CRLF", right: "any dot"},
 	"go-smtp": {start: func() *servertest.Server { return servertest.GoSMTP() }, wrong: "CRLF.CRLF", gosmtp: true},
 	"refuses at once": {start: func() *servertest.Server {
 		return servertest.EarlyRefuser(0)
@@ -47,11 +55,27 @@ var exhaustiveDialects = map[string]exhaustiveDialect{
 	"refuses early": {start: func() *servertest.Server {
 		return servertest.EarlyRefuser(3)
 	}, wrong: "any dot"},
+	"trims the dot":             {start: lenient(servertest.TrimDot()), wrong: "any dot", right: "a dot among blanks"},
+	"unstuffs the dot":          {start: lenient(servertest.UnstuffDot()), wrong: "any dot", right: "one dot or two"},
+	"wants CRLF behind the dot": {start: lenient(servertest.DotCRLF()), wrong: "any dot", right: "dot CRLF"},
+	"refuses at a line, as mhale/smtpd": {
+		start: lenient(servertest.DotCRLF(), servertest.LimitLines(3), servertest.KeepEnvelope(), servertest.MailAnew()), wrong: "any dot",
+	},
+	"refuses at the end": {start: lenient(servertest.AnswerMessages("550 5.7.1 no")), wrong: "CRLF.CRLF"},
 }
 
-// shortContents yields every string of up to n octets that matter.
-func shortContents(n int) iter.Seq[string] {
-	const octets = "\r\n.a"
+// Contents are made of these symbols.
+var (
+	// What RFC 5321 tells apart: CR, LF, dots, and a letter for all others.
+	plainSymbols = []string{"\r", "\n", ".", "a"}
+
+	// What a server may trim lines of: a blank, one beyond ASCII, and one to
+	// those who take an octet for a rune; and a letter beyond ASCII.
+	blankSymbols = []string{"\r", "\n", "\r\n", ".", " ", "\u00a0", "\x85", "\u00e9"}
+)
+
+// contentsOf yields every string of up to n symbols.
+func contentsOf(symbols []string, n int) iter.Seq[string] {
 	return func(yield func(string) bool) {
 		level := []string{""}
 		for length := 0; ; length++ {
@@ -60,8 +84,8 @@ func shortContents(n int) iter.Seq[string] {
 				if !yield(s) {
 					return
 				}
-				for _, c := range octets {
-					next = append(next, s+string(c))
+				for _, symbol := range symbols {
+					next = append(next, s+symbol)
 				}
 			}
 			if length == n {
@@ -72,11 +96,28 @@ func shortContents(n int) iter.Seq[string] {
 	}
 }
 
-func longestContent() int {
-	if testing.Short() {
-		return 5
+// exhaustively yields all contents of up to so many symbols of both kinds.
+func exhaustively(plain, blank int) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for content := range contentsOf(plainSymbols, plain) {
+			if !yield(content) {
+				return
+			}
+		}
+		for content := range contentsOf(blankSymbols, blank) {
+			if !yield(content) {
+				return
+			}
+		}
 	}
-	return 7
+}
+
+// inShort takes some symbols off with -short.
+func inShort(plain, blank int) (int, int) {
+	if testing.Short() {
+		return plain - 2, blank - 1
+	}
+	return plain, blank
 }
 
 // sessionHost is a server and what is between it and its clients, for one session after
@@ -158,15 +199,22 @@ type rivals struct {
 	d       exhaustiveDialect
 	relayed *sessionHost
 	bare    *sessionHost
-	meter   *meteredConn // of the session with the bare server
+	// Of their sessions, on the server's side.
+	meter, bareMeter *meteredConn
 }
 
 func newRivals(t *testing.T, d exhaustiveDialect, relay wrap) *rivals {
-	r := &rivals{d: d, relayed: newSessionHost(t, d, relay)}
-	r.bare = newSessionHost(t, d, func(l net.Listener, _ smtpproxy.Hook) net.Listener {
-		return wrappedListener{l, func(c net.Conn) net.Conn {
+	r := &rivals{d: d}
+	r.relayed = newSessionHost(t, d, func(l net.Listener, h smtpproxy.Hook) net.Listener {
+		return wrappedListener{relay(l, h), func(c net.Conn) net.Conn {
 			r.meter = &meteredConn{Conn: c}
 			return r.meter
+		}}
+	})
+	r.bare = newSessionHost(t, d, func(l net.Listener, _ smtpproxy.Hook) net.Listener {
+		return wrappedListener{l, func(c net.Conn) net.Conn {
+			r.bareMeter = &meteredConn{Conn: c, slow: true}
+			return r.bareMeter
 		}}
 	})
 	return r
@@ -210,6 +258,10 @@ func startsWithLetter(line string) bool {
 	return line != "" && 'a' <= line[0]|0x20 && line[0]|0x20 <= 'z'
 }
 
+// certainEnd is content whose end every server sees where it ends: CRLF "." CRLF
+// with no stray CR or LF about it. The start of the content counts as CRLF.
+var certainEnd = regexp.MustCompile(`^\.\r\n$|(^|[^\r\n]|(^|[^\r])\r\n)\r\n\.\r\n$`)
+
 // differ plays a session with the relay, and without. It tells what is
 // different, if anything is.
 func (r *rivals) differ(pieces ...string) (problem string) {
@@ -218,12 +270,10 @@ func (r *rivals) differ(pieces ...string) (problem string) {
 	sent := strings.Join(pieces, "")
 	want := r.bare.play(beforeContent, strings.TrimPrefix(sent, beforeContent))
 	replies := strings.SplitAfter(want.got, "\n")
-	noted := r.meter.noted()
-	if len(noted) < 6 || len(replies) < 6 {
+	if len(r.bareMeter.noted()) <= aboutMessage || len(replies) <= aboutMessage {
 		t.Fatalf("sent %q, got %q", sent, want.got)
 	}
-	// After the greeting and four commands, this is about the message.
-	end, final := noted[5], replies[5][:1]
+	end, final := r.bareMeter.noted()[aboutMessage], replies[aboutMessage][:1]
 	if len(want.messages) > 1 {
 		t.Fatalf("sent %q, it took %q", sent, want.messages)
 	}
@@ -236,32 +286,37 @@ func (r *rivals) differ(pieces ...string) (problem string) {
 	if !r.d.gosmtp {
 		saw.executed = got.executed[min(4, len(got.executed)):]
 	}
-	// goesOn tells whether all went on as it has to behind a place.
-	goesOn := func(end int) bool {
-		want := commandsIn(sent[end:])
-		if r.d.gosmtp {
-			want.executed = nil
-		}
-		want.classes = "22223" + final + want.classes
-		return want.equal(saw)
-	}
-	ok := goesOn(end)
+
+	// A 2xx is the server's word that what it has got was the message, to its end.
+	// A refusal may come before the end, and says nothing of where the server is
+	// then. It may have got more at once than made the bare one refuse. If all
+	// that ends where every server sees an end, the dialogue goes on. Else it's
+	// over: what the client sent next could be content, or commands.
+	goesOn := true
 	if final != "2" {
-		// The server may have got more in one piece: up to a place where
-		// some server would see the end. Else it's all over.
-		ok = ok || saw.equal(aftermath{classes: "22223" + final})
-		for i := end; !ok && i <= len(sent); i++ {
-			ok = strings.HasSuffix(strings.TrimRight(sent[:i], "\r\n"), ".") && goesOn(i)
+		end = 0
+		if noted := r.meter.noted(); len(noted) > aboutMessage {
+			end = noted[aboutMessage]
 		}
+		goesOn = end > len(beforeContent) && certainEnd.MatchString(sent[len(beforeContent):end])
 	}
+	var next aftermath
+	if goesOn {
+		next = commandsIn(sent[end:])
+	}
+	next.classes = "22223" + final + next.classes
+	if r.d.gosmtp {
+		next.executed = nil
+	}
+	ok := next.equal(saw)
 	if r.d.gosmtp {
 		ok = ok && slices.Equal(got.executed, []string{"MAIL a@a", "RCPT b@b", "DATA", "RSET", "LOGOUT"})
 	}
 	if ok && slices.Equal(got.messages, want.messages) {
 		return ""
 	}
-	return fmt.Sprintf("sent %q\nbare, the server replies after %q\nand took %q; now %q\nthe hook was shown %q\nthe server executed %q\nthe client got %q",
-		pieces, sent[:end], want.messages, got.messages, got.shown, got.executed, got.got)
+	return fmt.Sprintf("sent %q\nthe server replies %s after %q, so that the dialogue goes on: %t\nbare, it took %q; now %q\nthe hook was shown %q\nthe server executed %q\nthe client got %q",
+		pieces, final, sent[:end], goesOn, want.messages, got.messages, got.shown, got.executed, got.got)
 }
 
 func TestExhaustivelyEachShortMessageEndsWhereItDoesWithoutTheLibrary(t *testing.T) {
@@ -269,13 +324,17 @@ func TestExhaustivelyEachShortMessageEndsWhereItDoesWithoutTheLibrary(t *testing
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r, n := newRivals(t, d, library), 0
-			for content := range shortContents(longestContent()) {
+			for content := range exhaustively(inShort(7, 4)) {
 				n++
 				if problem := r.differ(beforeContent + content + afterContent + afterMessage); problem != "" {
 					t.Fatal(problem)
 				}
 			}
-			if want := map[int]int{5: 1365, 7: 21845}[longestContent()]; n != want {
+			want := 21845 + 4681
+			if testing.Short() {
+				want = 1365 + 585
+			}
+			if n != want {
 				t.Errorf("%d messages, not %d", n, want)
 			}
 		})
@@ -293,17 +352,25 @@ func TestExhaustivelyTheEndOfAMessageIsFoundHoweverItIsCut(t *testing.T) {
 				}
 			}
 			// Octet by octet.
-			for content := range shortContents(longestContent() - 2) {
-				check(append(strings.Split(beforeContent+content+afterContent, ""), afterMessage)...)
+			for content := range exhaustively(inShort(5, 3)) {
+				check(append(octetsOf(beforeContent+content+afterContent), afterMessage)...)
 			}
 			// In every way there is.
-			for _, content := range []string{"a\r\n.\r\n", "\r\r\n.\r\n", "\n.\n", "\r\n.\r\r\n"} {
+			for _, content := range []string{"a\r\n.\r\n", "\r\r\n.\r\n", "\n.\n", "\r\n.\r\r\n", "\n\u00a0.\r\n", "..\r\n. \n"} {
 				for cuts := range 1 << len(content) {
 					check(cutInPieces(beforeContent, content+afterContent+afterMessage, cuts)...)
 				}
 			}
 		})
 	}
+}
+
+// octetsOf cuts runes too, unlike strings.Split.
+func octetsOf(s string) (octets []string) {
+	for i := range len(s) {
+		octets = append(octets, s[i:i+1])
+	}
+	return octets
 }
 
 // cutInPieces appends octets to a piece, and starts another where a bit of cuts
@@ -327,7 +394,7 @@ func TestExhaustivelyACarelessRelayIsFoundOut(t *testing.T) {
 			t.Parallel()
 			found := func(relay string) (problem string) {
 				r := newRivals(t, d, knowsBest(relay))
-				for content := range shortContents(6) {
+				for content := range exhaustively(6, 3) {
 					if problem = r.differ(beforeContent + content + afterContent + afterMessage); problem != "" {
 						return problem
 					}
@@ -345,6 +412,19 @@ func TestExhaustivelyACarelessRelayIsFoundOut(t *testing.T) {
 			}
 		})
 	}
+}
+
+// ends are notions of a message's end. They get its last line without CRLF or LF,
+// and all of it.
+var ends = map[string]func(line string, content []byte) bool{
+	"any dot":            func(line string, _ []byte) bool { return strings.TrimRight(line, "\r") == "." },
+	"CRLF.CRLF":          func(_ string, content []byte) bool { return bytes.HasSuffix(content, []byte("\r\n.\r\n")) },
+	"dot CRLF":           func(_ string, content []byte) bool { return bytes.HasSuffix(content, []byte("\n.\r\n")) },
+	"a dot among blanks": func(line string, _ []byte) bool { return strings.TrimSpace(line) == "." },
+	"one dot or two": func(line string, _ []byte) bool {
+		line = strings.TrimRight(line, "\r")
+		return line == "." || line == ".."
+	},
 }
 
 func knowsBest(end string) wrap {
@@ -373,8 +453,7 @@ func (c *knowsBestConn) Read(p []byte) (int, error) {
 		switch {
 		case c.content != nil:
 			c.content = append(c.content, octets...)
-			if c.end == "any dot" && strings.TrimRight(line, "\r") == "." ||
-				c.end == "CRLF.CRLF" && bytes.HasSuffix(c.content, []byte("\r\n.\r\n")) {
+			if ends[c.end](line, c.content) {
 				c.content = nil
 			}
 			return copy(p, octets), nil
@@ -391,10 +470,11 @@ func (c *knowsBestConn) Read(p []byte) (int, error) {
 	}
 }
 
-// meteredConn hands a message over octet by octet, and notes after how many of
-// them the server writes.
+// meteredConn notes after how many octets the server writes. If slow, it hands a
+// message over octet by octet, and nothing behind the reply to it.
 type meteredConn struct {
 	net.Conn
+	slow    bool
 	mu      sync.Mutex // a server may write once more when all is over
 	octets  int
 	replies []int
@@ -407,8 +487,13 @@ func (c *meteredConn) noted() []int {
 }
 
 func (c *meteredConn) Read(p []byte) (int, error) {
-	if len(c.noted()) == 5 {
-		p = p[:1]
+	if c.slow {
+		switch replies := len(c.noted()); {
+		case replies == aboutMessage:
+			p = p[:1]
+		case replies > aboutMessage:
+			return 0, io.EOF
+		}
 	}
 	n, err := c.Conn.Read(p)
 	c.mu.Lock()
