@@ -219,6 +219,13 @@ type Proxy struct {
 	// section 3). False leaves the message to the server.
 	RejectBareNewlines bool
 
+	// BulkContent hands message content after DATA to the server in pieces of
+	// many lines, instead of line by line: large messages are faster for it.
+	// It is for a server that never takes for commands what it has read of a
+	// message that it then refuses, which depends on how its code was written:
+	// go-smtp is one, and gosmtp.Serve sets it.
+	BulkContent bool
+
 	// HookTimeout limits a call of the hook. After it, the client gets a 421
 	// reply though the call still runs, on a goroutine of its own, until
 	// the hook returns; its Context is done. 0 or negative means no limit.

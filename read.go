@@ -325,7 +325,7 @@ func isClientHello(b []byte) bool {
 func (c *conn) bringContent(p []byte) (int, error) {
 	for {
 		held := c.in.held()
-		n, stop := c.content.Next(held, len(p))
+		n, stop := c.content.Next(held, c.piece(held, len(p)))
 		if n > 0 {
 			return c.handContent(p, held, n, stop), nil
 		}
@@ -334,6 +334,24 @@ func (c *conn) bringContent(p []byte) (int, error) {
 		}
 		c.fill()
 	}
+}
+
+// piece returns how much of held the server may get at once, at most. Some servers
+// that refuse a message at one of its lines take those behind it, as far as they have
+// read them, for commands: bradfitz/go-smtpd does. So it gets one line, whatever
+// ends it.
+func (c *conn) piece(held []byte, most int) int {
+	held = held[:min(len(held), most)]
+	if c.s.cfg.BulkContent {
+		return len(held)
+	}
+	if i := bytes.IndexByte(held, '\n'); i >= 0 {
+		held = held[:i+1]
+	}
+	if i := bytes.IndexByte(held, '\r'); i >= 0 && i+1 < len(held) && held[i+1] != '\n' {
+		held = held[:i+1]
+	}
+	return len(held)
 }
 
 // handContent gives the server held[:n], unless that must not be.

@@ -47,6 +47,7 @@ func Serve(srv *smtp.Server, l net.Listener, p *smtpproxy.Proxy) error {
 	if srv.EnableREQUIRETLS {
 		cfg.TLSKeywords = append(slices.Clone(cfg.TLSKeywords), "REQUIRETLS")
 	}
+	cfg.BulkContent = true
 	srv.AllowInsecureAuth = true
 	return srv.Serve(cfg.Listener(l))
 }
