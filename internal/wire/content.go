@@ -85,11 +85,11 @@ func (c *Content) Next(b []byte, limit int) (n int, stop Stop) {
 		default:
 			n++
 			c.see(b[:n])
+			// Behind a CR or LF alone, the line goes on to some servers. To
+			// others a new one begins, which can end only where this one can.
 			if bytes.HasSuffix(c.tail[:], []byte("\r\n")) {
 				c.line = blankLine
 			}
-			// Behind a CR or LF alone, the line goes on to some. To others
-			// a new one begins, which can end only where this one can.
 			if c.clean() {
 				return n, End
 			}
@@ -123,7 +123,7 @@ func (c *Content) skipText(b []byte, n int) int {
 				return at + 1
 			case ch < utf8.RuneSelf: // blank
 			case at+1 < len(b) && utf8.RuneStart(b[at+1]):
-				break line // no UTF-8
+				break line // no UTF-8, but KOI8-R, say
 			default:
 				if _, text := firstRune(b[at:]); text {
 					break line
@@ -171,16 +171,17 @@ func (c *Content) finishRune(b []byte) int {
 // firstRune returns how many octets the rune has that b begins with, and whether
 // it is text, not a blank. Of one that isn't all there, that isn't known yet.
 //
-// A blank is what some server trims from a line. In Unicode (RFC 6152 lets its
-// octets in) these are spaces, controls, and what else doesn't print. A server
-// that takes each octet for a rune, as in ISO 8859-1, also trims 0x85 and 0xa0,
-// but where they are part of a rune in UTF-8 its first octet is text to it.
+// A blank is what some server trims from a line. In Unicode, whose octets RFC
+// 6152 section 3 lets in, these are what unicode.IsSpace takes and what
+// unicode.IsGraphic doesn't; in other words, all but what prints. A server that
+// takes each octet for a rune, as in ISO 8859-1, also trims 0x85, 0xa0 and 0xad, but
+// where they are part of a rune in UTF-8 its first octet is text to that server.
 func firstRune(b []byte) (size int, text bool) {
 	r, size := utf8.DecodeRune(b)
 	switch ch := b[0]; {
 	case size > 1:
 		return size, unicode.IsPrint(r)
-	case ch <= 0xa0: // ASCII, or no UTF-8
+	case ch <= 0xa0, ch == 0xad: // ASCII, or no UTF-8
 		return 1, '!' <= ch && ch <= '~'
 	case utf8.FullRune(b):
 		return 1, true // no UTF-8

@@ -87,7 +87,7 @@ type rules struct {
 	controls bool // octets up to 0x20, and 0x7f, are blanks
 	spaces   bool // so are runes that unicode.IsSpace takes
 	hidden   bool // and those that unicode.IsGraphic doesn't take
-	invalid  bool // and octets from 0x80 to 0xa0 that are no UTF-8
+	invalid  bool // and octets from 0x80 to 0xa0, and 0xad, that are no UTF-8
 }
 
 var all = rules{true, true, true, true, true}
@@ -137,7 +137,7 @@ func (ru rules) classes(s string) string {
 				class = ' '
 			}
 		case r == utf8.RuneError && size == 1:
-			if ru.invalid && s[0] <= 0xa0 {
+			if ru.invalid && (s[0] <= 0xa0 || s[0] == 0xad) {
 				class = ' '
 			}
 		case ru.spaces && unicode.IsSpace(r), ru.hidden && !unicode.IsGraphic(r):
@@ -361,7 +361,7 @@ func TestLinesOfTextAreNoEnd(t *testing.T) {
 		{"text behind a blank of Unicode", ".\u3000a"},
 		{"é in ISO 8859-1", "\xe9."},
 		{"the first octet behind those that are blanks in ISO 8859-1", "\xa1."},
-		{"a soft hyphen in ISO 8859-1: unicode.IsSpace doesn't take it", "\xad."},
+		{"a pound sign in ISO 8859-1, which any look at octets sees", "\xa3."},
 		{"an octet that UTF-8 never has", "\xff."},
 		{"Russian in KOI8-R", "\xf0\xd2\xc9\xd7\xc5\xd4."},
 		{"Russian in KOI8-R, its last octet begins a rune", "\xcd\xc9\xd2."},
