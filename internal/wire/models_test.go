@@ -49,7 +49,7 @@ func lineModels() (all []model) {
 			{"what Unicode takes for a space or for no graphic is trimmed", func(line string) string {
 				return strings.TrimFunc(line, func(r rune) bool { return unicode.IsSpace(r) || !unicode.IsGraphic(r) })
 			}},
-			{"each octet is a rune, spaces are trimmed", trimLatin1},
+			{"each octet is a rune, spaces and what is no graphic are trimmed", trimLatin1},
 			{"dots alone", func(line string) string {
 				if line != "" && strings.Trim(line, ".") == "" {
 					return "."
@@ -76,11 +76,11 @@ func unstuff(line string) string {
 }
 
 func trimLatin1(line string) string {
-	isSpace := func(i int) bool { return unicode.IsSpace(rune(line[i])) }
-	for line != "" && isSpace(0) {
+	isBlank := func(i int) bool { return unicode.IsSpace(rune(line[i])) || !unicode.IsGraphic(rune(line[i])) }
+	for line != "" && isBlank(0) {
 		line = line[1:]
 	}
-	for line != "" && isSpace(len(line)-1) {
+	for line != "" && isBlank(len(line)-1) {
 		line = line[:len(line)-1]
 	}
 	return line
