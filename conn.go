@@ -63,11 +63,12 @@ type conn struct {
 	drop    bool // the library ends the connection
 	waiting bool // Read waits for a reply
 	ahead   bool // and reads ahead meanwhile
-	// undecided is closed when the server reads on in phaseUndecided.
-	undecided chan struct{}
-	wake      chan struct{}
-	next      *conn       // follows this one after STARTTLS
-	patience  *time.Timer // after STARTTLS: until the server has accepted it
+	// stirs gets something when the server reads while its Write doesn't
+	// return (see Session.mayReturn), and when that may.
+	stirs    chan struct{}
+	wake     chan struct{}
+	next     *conn       // follows this one after STARTTLS
+	patience *time.Timer // after STARTTLS: until the server has accepted it
 	// kept are replies of the server's that the client gets later: those to a
 	// message before its end, or a greeting that isn't 220 after STARTTLS.
 	kept buffer
@@ -115,9 +116,11 @@ const (
 	// dataSlack is by how much message content may be behind
 	// Proxy.MinDataRate.
 	dataSlack = 30 * time.Second
-	// readOnTime is how long an LMTP server that refuses a message before
+	// readOnTime is how long an LMTP server that replies to a message before
 	// its end may take to read on.
 	readOnTime = time.Second
+	// restTime is how long one that has read on may take to do so again.
+	restTime = time.Minute
 )
 
 // Sizes that bound what the library keeps.

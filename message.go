@@ -16,10 +16,13 @@ import "github.com/seed3262c777/smtpproxy/internal/wire"
 //	                reads on, it was not; a 2xx is its word that it was; a refusal
 //	                tells nothing, since it may have come within the message
 //	phaseEnd        it has got CRLF "." CRLF, which all servers take for the end
-//	phaseSurplus    it has given all replies before the end, and wants the rest:
-//	                one is 2xx, or a Read was under way when it refused
-//	phaseUndecided  it has refused the message, and speaks LMTP: a Read that begins
-//	                before its Write returns is another goroutine's, and wants the rest
+//	phaseUndecided  it has replied before the end, speaks LMTP, and its Write doesn't
+//	                return: a Read that begins now is another goroutine's, and can
+//	                want nothing but the rest
+//	phaseReadOn     it has given all replies before the end, and reads the rest on
+//	                another goroutine, for as long as its Write doesn't return
+//	phaseSurplus    it has given all replies before the end, one is 2xx, and nothing
+//	                tells that its next Read isn't for the rest
 //	phaseUnwanted   it has refused the message, and gets nothing more: it might take
 //	                the rest for commands
 //	phaseGivenUp    its Read has failed: it may have gone on to commands without a
@@ -70,7 +73,7 @@ func (s *Session) readBegins() {
 	switch s.phase {
 	case phaseMaybeEnd:
 		s.setPhase(phaseContent)
-	case phaseUndecided:
+	case phaseUndecided, phaseReadOn:
 		s.readsOn()
 	case phaseReply:
 		if s.isStatus() && s.due < s.statusesDue() {
@@ -85,10 +88,11 @@ func (s *Session) readBegins() {
 // readsOn notes that a server that has refused the message, or given a status
 // of it, reads on all the same.
 func (s *Session) readsOn() {
+	s.txn.change().atStop = false
 	if s.due > 0 {
 		s.setPhase(phaseContent)
 	} else {
-		s.setPhase(phaseSurplus)
+		s.setPhase(phaseReadOn)
 	}
 }
 
@@ -99,16 +103,31 @@ func (s *Session) readFailed() {
 	switch s.phase {
 	case phaseSASL:
 		s.setPhase(phaseSASLGivenUp)
-	case phaseChunk, phaseContent, phaseSurplus:
+	case phaseChunk, phaseContent, phaseReadOn, phaseSurplus:
 		s.setPhase(phaseGivenUp)
 	}
 }
 
-// timeUp notes that the server has had time enough to read on.
-func (s *Session) timeUp() {
-	if s.phase == phaseUndecided {
+// mayReturn tells whether the Write of a reply to a message may return. While it
+// doesn't, whoever reads is another goroutine than its.
+func (s *Session) mayReturn() bool { return s.phase != phaseUndecided && s.phase != phaseReadOn }
+
+// timeUp notes that the server has had time enough to read on, and doesn't. It returns
+// false if the end of the connection is all that is left.
+func (s *Session) timeUp() bool {
+	m := s.txn.get()
+	switch {
+	case s.mayReturn():
+	case m.held == 0:
 		s.refuseRest()
+	case m.atStop:
+		// Its next Read won't tell whether that was the end.
+		s.lose(reasonAmbiguousEnd)
+		return false
+	default:
+		s.setPhase(phaseSurplus) // the reader may be the same goroutine
 	}
+	return true
 }
 
 // handing is what to do with content that the server would get next.
@@ -123,23 +142,22 @@ const (
 
 // handed notes that the server would get content that ends at a stop.
 func (s *Session) handed(stop wire.Stop) handing {
-	held := s.txn.get().held > 0
+	m := s.txn.get()
+	held := m.held > 0
 	switch {
-	case s.phase != phaseContent && s.phase != phaseSurplus:
+	case s.phase != phaseContent && s.phase != phaseReadOn && s.phase != phaseSurplus:
 		return withhold
 	case stop == wire.Open:
 		return handOver
-	case s.phase == phaseContent && stop == wire.Maybe:
+	case stop == wire.Maybe && s.phase == phaseContent:
 		s.setPhase(phaseMaybeEnd)
+		return handOver
+	case stop == wire.Maybe && s.phase == phaseReadOn:
+		s.txn.change().atStop = true
 		return handOver
 	case stop == wire.Maybe:
 		// Whether it wants content or commands next, its Read doesn't tell.
-		s.lose(reasonAmbiguousEnd)
-		if held {
-			return hangUp
-		}
-		s.setPhase(phaseUnwanted) // the client has all its refusals
-		return withhold
+		return hangUp
 	case s.phase == phaseContent:
 		s.setPhase(phaseEnd)
 	default:
@@ -214,17 +232,13 @@ func (s *Session) replyBeforeEnd(m *mail, positive, reading bool) (v verdict) {
 		m.held++
 		v = keep
 	}
+	m.atStop = s.phase == phaseMaybeEnd
 	switch {
-	case s.phase == phaseMaybeEnd && s.due == 0 && m.held > 0:
-		// Its next Read won't tell whether that was the end.
-		s.lose(reasonAmbiguousEnd)
-		s.setPhase(phaseOver)
-		return breakStep
-	case m.held > 0:
-		if s.due == 0 {
-			s.setPhase(phaseSurplus)
-		}
-	case !s.lmtp || s.phase == phaseMaybeEnd && s.due == 0:
+	case m.held > 0 && s.due > 0:
+		// It goes on, to the next status at least.
+	case !s.lmtp && positive:
+		s.setPhase(phaseSurplus)
+	case !s.lmtp:
 		s.refuseRest()
 	case reading:
 		s.readsOn()

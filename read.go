@@ -41,9 +41,17 @@ func (c *conn) Read(p []byte) (n int, err error) {
 // readBegins notes that a Read has begun. Its caller holds s.mu.
 func (c *conn) readBegins() {
 	c.s.readBegins()
-	if c.undecided != nil {
-		close(c.undecided)
-		c.undecided = nil
+	c.stir()
+}
+
+// stir tells a Write that waits of what the server does. Its caller holds s.mu.
+func (c *conn) stir() {
+	if c.stirs == nil {
+		return
+	}
+	select {
+	case c.stirs <- struct{}{}:
+	default:
 	}
 }
 
@@ -52,6 +60,7 @@ func (c *conn) readFailed() {
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()
 	c.s.readFailed()
+	c.stir()
 }
 
 // bring is Read, for one caller at a time.
@@ -119,7 +128,7 @@ func (c *conn) bringNext(p []byte, begins bool) (n int, err error) {
 			return c.hand(p, line), nil
 		}
 		return 0, nil // it was closed meanwhile
-	case phaseContent, phaseSurplus:
+	case phaseContent, phaseReadOn, phaseSurplus:
 		return c.bringContent(p)
 	case phaseChunk:
 		return c.bringChunk(p)
@@ -362,6 +371,7 @@ func (c *conn) handContent(p, held []byte, n int, stop wire.Stop) int {
 	}
 	c.s.mu.Lock()
 	do := c.s.handed(stop)
+	c.stir()
 	c.s.mu.Unlock()
 	switch do {
 	case withhold:

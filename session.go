@@ -94,8 +94,9 @@ const (
 	phaseContent                  // the server reads content, after 354
 	phaseMaybeEnd                 // it has what it may take for the end of the content
 	phaseEnd                      // it has the end, and owes replies
-	phaseSurplus                  // it has given all replies, and reads the rest all the same
-	phaseUndecided                // it has refused the message; whether it reads on shows
+	phaseUndecided                // it has replied before the end; whether it reads on meanwhile shows
+	phaseReadOn                   // it has given all replies, and reads on meanwhile
+	phaseSurplus                  // it has given all replies, and seems to want the rest
 	phaseUnwanted                 // the rest of the message is dropped, then all is over
 	phaseGivenUp                  // it may have given up reading what the client was asked for
 	phaseOver                     // nothing more

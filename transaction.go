@@ -200,6 +200,7 @@ type mail struct {
 	pathOctets  int64 // of the commands of all recipients
 	held        int   // replies to the message that the client gets behind its end
 	refused     bool  // a reply to the message was not 2xx
+	atStop      bool  // behind what some take for the end, the server has replied
 	// doubtful tells that there is no transaction, but that a server may have
 	// kept something of the one before.
 	doubtful bool

@@ -91,8 +91,8 @@ func (c *conn) relay(code int, reply []byte) (err error) {
 		c.notify()
 		c.s.mu.Unlock()
 	}
-	if t.undecided != nil {
-		c.awaitReadOn(t.undecided)
+	if t.stirs != nil {
+		err = c.awaitRest(t.stirs)
 	}
 	return err
 }
@@ -100,11 +100,11 @@ func (c *conn) relay(code int, reply []byte) (err error) {
 // taken is what a reply of the server's has come to.
 type taken struct {
 	verdict
-	reply     []byte        // what the client gets of it
-	hold      bool          // it may wait for others
-	kept      bool          // after those that were kept
-	waiting   bool          // a Read waits for it
-	undecided chan struct{} // see conn
+	reply   []byte        // what the client gets of it
+	hold    bool          // it may wait for others
+	kept    bool          // after those that were kept
+	waiting bool          // a Read waits for it
+	stirs   chan struct{} // the Write has to wait: see conn
 }
 
 // take lets a reply of the server's move the session and the connection.
@@ -132,15 +132,15 @@ func (c *conn) take(code int, reply []byte, early bool) taken {
 	switch {
 	case was == phaseReply && s.phase == phaseContent:
 		c.content, c.strict, c.slack = wire.Content{}, wire.Strict{}, dataSlack
-	case s.phase == phaseUndecided:
-		c.undecided = make(chan struct{})
+	case !s.mayReturn():
+		c.stirs = make(chan struct{}, 1)
 	case s.phase == phaseOver && was == phaseSurplus:
 		c.drop = true // the server has left the content to the library
 	}
 	if v == postpone || v == keep {
 		c.kept.put(reply)
 	}
-	return taken{v, reply, hold, c.kept.len() > 0, c.waiting, c.undecided}
+	return taken{v, reply, hold, c.kept.len() > 0, c.waiting, c.stirs}
 }
 
 // printed returns a reply as it is sent. Inlined, it would cost each connection
@@ -184,21 +184,36 @@ func (c *conn) isRead() bool {
 	return false
 }
 
-// awaitReadOn finds out whether a server that has refused a message before its end
-// goes on reading it, as go-smtp does in LMTP mode, on another goroutine: then its
-// Read comes before this Write has returned.
-func (c *conn) awaitReadOn(reads <-chan struct{}) {
+// awaitRest lets the Write of a reply to a message that comes before its end wait for
+// that end, if the server reads on meanwhile, as go-smtp does in LMTP mode: what it
+// reads then is content for certain.
+func (c *conn) awaitRest(stirs <-chan struct{}) error {
 	t := time.NewTimer(readOnTime)
 	defer t.Stop()
-	select {
-	case <-reads:
-	case <-t.C:
-	case <-c.s.ctx.Done():
+	for {
+		late := false
+		select {
+		case <-stirs:
+			t.Reset(restTime)
+		case <-t.C:
+			late = !c.isRead() // else it's the client that takes its time
+			t.Reset(restTime)
+		case <-c.s.ctx.Done():
+		}
+		c.s.mu.Lock()
+		ok := !late || c.s.timeUp()
+		returns := c.s.mayReturn()
+		if returns || !ok {
+			c.stirs = nil
+		}
+		c.s.mu.Unlock()
+		switch {
+		case !ok:
+			return c.lostStep(reasonAmbiguousEnd)
+		case returns:
+			return nil
+		}
 	}
-	c.s.mu.Lock()
-	defer c.s.mu.Unlock()
-	c.undecided = nil
-	c.s.timeUp()
 }
 
 // mayHold tells whether a reply may wait for the next ones (RFC 2920 section
