@@ -70,7 +70,7 @@ func (s *Session) recipient(code int) *Recipient {
 		return nil
 	}
 	r := new(Recipient)
-	r.Address, r.Recipient, r.Params, _ = parseRcpt(argsOf(line))
+	r.Address, r.Recipient, r.Params, r.Unparsed = rcptOf(line)
 	if s.cfg.TransportID != nil {
 		r.TransportID = s.transportID(*r)
 	}
@@ -324,13 +324,12 @@ func (s *Session) behindReset() (line string, ok bool) {
 	return line, true
 }
 
-// openTransaction opens a transaction with an accepted MAIL command. A path
-// that can't be parsed leaves the parsed fields empty: the server took it.
+// openTransaction opens a transaction with an accepted MAIL command.
 func (s *Session) openTransaction(line string) {
 	m := s.txn.change()
 	*m = mail{}
 	m.Active = true
-	m.SenderAddress, m.Sender, m.SenderParams, _ = parseMail(argsOf(line))
+	m.SenderAddress, m.Sender, m.SenderParams, m.Unparsed = mailOf(line)
 }
 
 // endTransaction follows what ends a transaction, if there is one. Without

@@ -37,8 +37,9 @@ import (
 //   - Behind a chunk that the library has refused, and a refused HELO, there is no
 //     transaction to be seen any more, though the server still has it. Before the
 //     next MAIL the library sends RSET, which stands for no new Transaction.ID.
-//   - go-smtp takes for an address what is none (RFC 5321 section 4.1.2). The
-//     library's fields stay empty then, though the transaction is open.
+//   - go-smtp takes for an address what is none (RFC 5321 section 4.1.2), and
+//     what other servers would take for another. The library's view leaves it
+//     unparsed then, though the transaction is open.
 
 // witness is a backend that notes what it is told of the one client it has, and
 // whose turn it is.
@@ -191,21 +192,27 @@ func asSeen(host, user string, active bool, sender string, recipients []string) 
 // shownNow is what a hook would be shown.
 func shownNow(conn connection, txn transaction) string {
 	host, _, _ := strings.Cut(conn.HELO.Host, " ")
-	written := func(a smtpproxy.Address, s string) string {
-		return fmt.Sprintf("<%s@%s, %s>", a.Localpart, a.Domain, s)
+	written := func(a smtpproxy.Address, s, unparsed string) string {
+		if unparsed != "" && a == (smtpproxy.Address{}) && s == "" {
+			return "unparsed"
+		}
+		return fmt.Sprintf("<%s@%s, %s>%s", a.Localpart, a.Domain, s, unparsed)
 	}
 	var recipients []string
 	for _, r := range txn.Recipients.All() {
-		recipients = append(recipients, written(r.Address, r.Recipient))
+		recipients = append(recipients, written(r.Address, r.Recipient, r.Unparsed))
 	}
-	return asSeen(host, conn.Auth.Username, txn.Active, written(txn.SenderAddress, txn.Sender), recipients)
+	return asSeen(host, conn.Auth.Username, txn.Active, written(txn.SenderAddress, txn.Sender, txn.Unparsed), recipients)
 }
 
 // mailbox writes an address of go-smtp's in the form of shownNow.
 func mailbox(addr string) string {
 	i := strings.LastIndexByte(addr, '@')
-	if i < 0 || strings.Contains(addr, ".@") || strings.Contains(addr, "@@") { // null, or no address
+	switch {
+	case i < 0: // null
 		return "<@, >"
+	case strings.Count(addr, "@") > 1, strings.ContainsAny(addr, "<>"):
+		return "unparsed"
 	}
 	a := smtpproxy.Address{Localpart: addr[:i], Domain: addr[i+1:]}
 	return fmt.Sprintf("<%s, %s>", addr, strings.Map(lowerASCII, a.String()))
@@ -399,15 +406,15 @@ func (m *trial) reversePath() string {
 		fmt.Sprintf("from:<s%d@example.com> SIZE=%d body=8BITMIME", n, n), fmt.Sprintf("FROM: s%d@example.com", n),
 		fmt.Sprintf(`FROM:<"s %d\" X"@example.com>`, n), fmt.Sprintf(`FROM:<"S%d"@[192.0.2.1]>`, n),
 		fmt.Sprintf("FROM:<J\u00d6rg%d@B\u00dccher.example> SMTPUTF8", n), fmt.Sprintf("FROM:<@relay.example:s%d@example.com>", n),
-		fmt.Sprintf("FROM:<s%d.@example.com>", n), "FROM:<no@example.com>",
-		"FROM:", "TO:<a@b>", "FROM:<s@example.com", "FROM:<s@example.com> SIZE=x", "FROM:<s@example.com> X=1", "FROM:<a@b>x")
+		fmt.Sprintf("FROM:<s%d.@example.com.>SIZE=%d", n, n), "FROM:<no@example.com>",
+		"FROM:", "TO:<a@b>", "FROM:<s@example.com", "FROM:<s@example.com> SIZE=x", "FROM:<s@example.com> X=1", fmt.Sprintf(`FROM:<"<evil%d>"@example.com>`, n))
 }
 
 func (m *trial) forwardPath() string {
 	n := m.number()
 	return m.pick(
 		fmt.Sprintf("TO:<r%d@example.org>", n), fmt.Sprintf("to:<R.Cpt%d@Example.ORG>", n), "TO:<same@example.org>",
-		fmt.Sprintf(`TO:<"r %d"@example.org>`, n), fmt.Sprintf("TO:<\u00c4%d@example.org>", n), fmt.Sprintf("TO:r%d@example.org", n),
+		fmt.Sprintf(`TO:<"r%d@evil.example"@example.org>`, n), fmt.Sprintf("TO:<\u00c4..%d@example.org>", n), fmt.Sprintf("TO:r%d@example.org", n),
 		fmt.Sprintf("TO:<r%d@@example.org>", n), fmt.Sprintf("TO:<alias%d@example.org>", n),
 		"TO:<no@example.org>", "TO:<hook@example.org>", "TO:<postmaster>", "TO:<>", "TO:", "TO:<r@example.org> X=1")
 }
@@ -543,6 +550,9 @@ func TestAViewThatMissesAReplyIsFoundOut(t *testing.T) {
 		"Auth":   func(c *connection, _ *transaction, old connection, _ transaction) { c.Auth = old.Auth },
 		"Active": func(_ *connection, t *transaction, _ connection, old transaction) { t.Active = old.Active },
 		"Sender": func(_ *connection, t *transaction, _ connection, old transaction) { t.Sender = old.Sender },
+		"what is unparsed": func(_ *connection, t *transaction, _ connection, old transaction) {
+			t.Unparsed = old.Unparsed
+		},
 		"its address": func(_ *connection, t *transaction, _ connection, old transaction) {
 			t.SenderAddress = old.SenderAddress
 		},

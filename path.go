@@ -8,98 +8,213 @@ import (
 )
 
 // This file parses what follows MAIL and RCPT (RFC 5321 section 4.1.2, with
-// the UTF-8 of RFC 6531 section 3.3). It is lenient where that can't change
-// which mailbox is meant, and gives up on everything that servers might read
-// differently. Lengths are left to the server.
+// the UTF-8 of RFC 6531 section 3.3). Servers read it in many ways: up to the
+// first '>' or the last one, from the keyword where they find it, word by word,
+// or as a header field is read (RFC 5322 section 3.4). A hook decides about the
+// mailbox that the server delivers to, so one is claimed only where all of them
+// that accept the command take the same. Lengths are left to the server.
+
+// mailOf returns the parts of a MAIL command. unparsed is set if it can't be read
+// in one way only; all else is zero then.
+func mailOf(line string) (addr Address, mailbox string, params Params, unparsed string) {
+	args := argsOf(line)
+	addr, mailbox, params, ok := parseMail(args)
+	return kept(line, args, addr, mailbox, params, ok)
+}
+
+// rcptOf is mailOf for RCPT.
+func rcptOf(line string) (addr Address, mailbox string, params Params, unparsed string) {
+	args := argsOf(line)
+	addr, mailbox, params, ok := parseRcpt(args)
+	return kept(line, args, addr, mailbox, params, ok)
+}
+
+// kept makes of what was parsed what a transaction keeps.
+func kept(_, args string, addr Address, mailbox string, params Params, ok bool) (_ Address, _ string, _ Params, unparsed string) {
+	if !ok {
+		unparsed = args
+		if args == "" {
+			unparsed = " " // not nothing
+		}
+	}
+	return addr, mailbox, params, unparsed
+}
 
 // parseMail parses the arguments of MAIL: "FROM:<a@b> SIZE=10". All results
 // are zero if ok is false; for the null reverse-path only params may be set.
 func parseMail(args string) (addr Address, mailbox string, params Params, ok bool) {
-	s := afterKeyword(args, "FROM:")
-	// RFC 5321 section 4.1.2: Reverse-path = Path / "<>".
-	if rest, null := strings.CutPrefix(s, "<>"); null {
-		return withParams(Address{}, "", rest)
-	}
-	return parsePath(s)
+	addr, mailbox, rest, ok := cutMail(args)
+	return withParams(addr, mailbox, rest, ok)
 }
 
 // parseRcpt parses the arguments of RCPT: "TO:<a@b> NOTIFY=NEVER". All results
 // are zero if ok is false.
 func parseRcpt(args string) (addr Address, mailbox string, params Params, ok bool) {
-	s := afterKeyword(args, "TO:")
+	addr, mailbox, rest, ok := cutRcpt(args)
+	return withParams(addr, mailbox, rest, ok)
+}
+
+func countWords(s string) (n int) {
+	between := true
+	for i := range len(s) {
+		space := isSpace(rune(s[i]))
+		if between && !space {
+			n++
+		}
+		between = space
+	}
+	return n
+}
+
+// cutMail parses the path in the arguments of MAIL. rest are the parameters.
+func cutMail(args string) (addr Address, mailbox, rest string, ok bool) {
+	s, ok := afterKeyword(args, "FROM:")
+	if !ok {
+		return Address{}, "", "", false
+	}
+	// RFC 5321 section 4.1.2: Reverse-path = Path / "<>".
+	if rest, null := strings.CutPrefix(s, "<>"); null {
+		return Address{}, "", rest, !hasBracket(rest)
+	}
+	return cutPath(s)
+}
+
+// cutRcpt parses the path in the arguments of RCPT. rest are the parameters.
+func cutRcpt(args string) (addr Address, mailbox, rest string, ok bool) {
+	s, ok := afterKeyword(args, "TO:")
+	if !ok {
+		return Address{}, "", "", false
+	}
 	// RFC 5321 section 4.1.1.3: the one forward-path without a domain.
 	const postmaster = "<postmaster>"
 	if n := len(postmaster); len(s) >= n && equalFoldASCII(s[:n], postmaster) {
 		local := s[1 : n-1]
-		return withParams(Address{Localpart: local}, lowerASCII(local), s[n:])
+		return Address{Localpart: local}, lowerASCII(local), s[n:], !hasBracket(s[n:])
 	}
-	return parsePath(s)
+	return cutPath(s)
 }
 
-// afterKeyword returns what follows the keyword, without white space around
-// it, or nothing if args does not start with it or has octets that no path and
-// no parameter may hold.
-func afterKeyword(args, keyword string) string {
+// afterKeyword returns what follows the keyword and white space, unless args does
+// not start with it or has octets that no path and no parameter may hold. The
+// keyword must not come again, since some servers don't look for it at the start.
+func afterKeyword(args, keyword string) (s string, ok bool) {
 	if !isText(args) {
-		return ""
+		return "", false
 	}
-	args = strings.Trim(args, " \t")
+	args = strings.TrimLeft(args, " \t")
 	n := len(keyword)
 	if len(args) < n || !equalFoldASCII(args[:n], keyword) {
-		return ""
+		return "", false
+	}
+	args = args[n:]
+	if i := strings.IndexByte(args, ':'); i >= 0 {
+		for ; i < len(args); i++ {
+			if i+1 >= n && equalFoldASCII(args[i+1-n:i+1], keyword) {
+				return "", false
+			}
+		}
 	}
 	// RFC 5321 section 3.3 forbids spaces after the colon, clients send them.
-	return strings.TrimLeft(args[n:], " \t")
+	s = strings.TrimLeft(args, " ")
+	if strings.HasPrefix(s, "\t") {
+		// To some that is a part of the path, unless that has a bracket.
+		s = strings.TrimLeft(s, " \t")
+		return s, strings.HasPrefix(s, "<")
+	}
+	return s, true
 }
 
-// parsePath parses a path and the parameters behind it. The angle brackets
-// may be missing.
-func parsePath(s string) (addr Address, mailbox string, params Params, ok bool) {
+// cutPath parses a path. The angle brackets may be missing; if they are there,
+// there must be no others, since servers differ in which of two ends the path.
+func cutPath(s string) (addr Address, mailbox, rest string, ok bool) {
 	path, bracketed := strings.CutPrefix(s, "<")
-	start, okRoute := skipRoute(path)
-	local, rest, okLocal := cutLocalpart(start)
-	rest, okAt := strings.CutPrefix(rest, "@")
-	domain, rest, okDomain := cutDomain(rest)
-	mailbox = start[:len(start)-len(rest)]
+	if bracketed {
+		if path, rest, ok = strings.Cut(path, ">"); !ok {
+			return Address{}, "", "", false
+		}
+	}
+	if hasBracket(path) || hasBracket(rest) {
+		return Address{}, "", "", false
+	}
 
+	start, okRoute := skipRoute(path)
+	local, behind, okLocal := cutLocalpart(start)
+	behind, okAt := strings.CutPrefix(behind, "@")
+	domain, behind, okDomain := cutDomain(behind)
+	mailbox = start[:len(start)-len(behind)]
 	var okEnd bool
 	if bracketed {
-		rest, okEnd = strings.CutPrefix(rest, ">")
+		okEnd = behind == ""
 	} else {
-		okEnd = !strings.ContainsFunc(mailbox, isForeignSpace)
+		// To some what could be a parameter is one, and a tab is no space.
+		okEnd = (behind == "" || behind[0] == ' ') && strings.IndexByte(mailbox, '=') < 0
+		rest = behind
 	}
-	if !okRoute || !okLocal || !okAt || !okDomain || !okEnd {
-		return Address{}, "", Params{}, false
+	if !okRoute || !okLocal || !okAt || !okDomain || !okEnd || hasEncodedWord(mailbox) {
+		return Address{}, "", "", false
 	}
 
 	addr = Address{Localpart: local, Domain: domain}
-	if mailbox[0] == '"' {
+	if mailbox[0] == '"' || !isDotString(local) {
 		// RFC 5321 section 4.1.2: quoted or not, it is the same mailbox,
 		// so it is written in one way.
 		mailbox = addr.String()
 	}
-	return withParams(addr, lowerASCII(mailbox), rest)
+	return addr, lowerASCII(mailbox), rest, true
+}
+
+func hasBracket(s string) bool {
+	return strings.IndexByte(s, '<') >= 0 || strings.IndexByte(s, '>') >= 0
 }
 
 // withParams completes the results of parseMail and parseRcpt with the
 // parameters in s, which is all that follows the path.
-func withParams(addr Address, mailbox, s string) (Address, string, Params, bool) {
-	if s == "" {
-		return addr, mailbox, Params{}, true
-	}
-	if !isSpace(rune(s[0])) || strings.ContainsFunc(s, isForeignSpace) {
+func withParams(addr Address, mailbox, s string, ok bool) (Address, string, Params, bool) {
+	if !ok {
 		return Address{}, "", Params{}, false
 	}
-	var list []param
+	n := countWords(s)
+	if n == 0 {
+		return addr, mailbox, Params{}, true
+	}
+	list := make([]param, 0, n)
 	for field := range strings.FieldsFuncSeq(s, isSpace) {
 		// The value is the server's to judge, '=' in it included.
 		key, value, _ := strings.Cut(field, "=")
-		if key == "" {
+		if !isKeyword(key) || hasMailbox(value) {
 			return Address{}, "", Params{}, false
 		}
 		list = append(list, param{upperASCII(key), value})
 	}
 	return addr, mailbox, Params{list}, true
+}
+
+// hasMailbox reports whether a parameter's value has, or has behind it, what is the
+// path to a server that looks for the last colon.
+func hasMailbox(value string) bool {
+	i := strings.IndexByte(value, ':')
+	return i >= 0 && (strings.IndexByte(value[i:], '@') >= 0 || strings.HasSuffix(value, ":"))
+}
+
+// isKeyword reports whether s is an esmtp-keyword (RFC 5321 section 4.1.2).
+func isKeyword(s string) bool {
+	for i := range len(s) {
+		if s[i] >= utf8.RuneSelf || !isLetDig(rune(s[i])) && (i == 0 || s[i] != '-') {
+			return false
+		}
+	}
+	return s != ""
+}
+
+// hasEncodedWord reports whether s has what looks like an encoded-word (RFC 2047
+// section 2). No path has any, but some servers read one as they read a header
+// field, and decode it to another mailbox.
+func hasEncodedWord(s string) bool {
+	if strings.IndexByte(s, '?') < 0 {
+		return false
+	}
+	_, rest, ok := strings.Cut(s, "=?")
+	return ok && strings.Contains(rest, "?=")
 }
 
 // skipRoute returns s without its source route, which has to be accepted and
@@ -121,12 +236,14 @@ func cutLocalpart(s string) (local, rest string, ok bool) {
 	if strings.HasPrefix(s, `"`) {
 		return cutQuotedString(s)
 	}
+	// Dots that don't stand between atoms are forbidden, but sent and taken.
 	i := max(strings.IndexByte(s, '@'), 0)
-	return s[:i], s[i:], isDotString(s[:i])
+	return s[:i], s[i:], i > 0 && areAtoms(s[:i])
 }
 
 // cutQuotedString cuts off a Quoted-string (RFC 5321 section 4.1.2), with
-// which s must start, and returns what it means.
+// which s must start, and returns what it means. An '@' in it would be the only
+// one of the mailbox to servers that look for the first.
 func cutQuotedString(s string) (content, rest string, ok bool) {
 	var b strings.Builder
 	for i := 1; i < len(s); i++ {
@@ -135,11 +252,11 @@ func cutQuotedString(s string) (content, rest string, ok bool) {
 			return b.String(), s[i+1:], true
 		case c == '\\': // quoted-pairSMTP: RFC 6531 does not extend it
 			i++
-			if i == len(s) || s[i] < ' ' || s[i] > '~' {
+			if i == len(s) || s[i] < ' ' || s[i] > '~' || s[i] == '@' {
 				return "", "", false
 			}
 			b.WriteByte(s[i])
-		case c == '\t': // the one control character that comes this far
+		case c == '\t', c == '@': // a tab is the one control character that comes this far
 			return "", "", false
 		default: // qtextSMTP, extended by UTF8-non-ascii
 			b.WriteByte(c)
@@ -148,17 +265,18 @@ func cutQuotedString(s string) (content, rest string, ok bool) {
 	return "", "", false
 }
 
-// cutDomain cuts a domain or an address literal off s.
+// cutDomain cuts a domain or an address literal off s. A domain may end in a dot,
+// as names in the DNS do.
 func cutDomain(s string) (domain, rest string, ok bool) {
 	if strings.HasPrefix(s, "[") {
 		i := strings.IndexByte(s, ']') + 1
 		return s[:i], s[i:], i > 0 && isAddressLiteral(s[1:i-1])
 	}
-	i := strings.IndexAny(s, "> \t")
+	i := strings.IndexAny(s, " \t")
 	if i < 0 {
 		i = len(s)
 	}
-	return s[:i], s[i:], isDomain(s[:i])
+	return s[:i], s[i:], isDomain(strings.TrimSuffix(s[:i], "."))
 }
 
 // isDomain reports whether s is a Domain (RFC 5321 section 4.1.2, RFC 6531
@@ -194,9 +312,20 @@ func isAddressLiteral(s string) bool {
 
 func isNotLDH(r rune) bool { return !isLetDig(r) && r != '-' }
 
-// isNotDcontent leaves '>' out of dcontent, since some servers let any first
-// '>' behind the '@' end the path.
-func isNotDcontent(r rune) bool { return r < '!' || r > '~' || strings.ContainsRune(`[\]>`, r) }
+// isNotDcontent leaves out of dcontent what delimits something to those who read
+// a path as it is in a header field, or look for its last '@'.
+func isNotDcontent(r rune) bool { return r < '!' || r > '~' || strings.ContainsRune(`[\]<>@"(),;`, r) }
+
+// areAtoms reports whether s, which is text, has nothing in it that a local part
+// must not have outside quotes.
+func areAtoms(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; c < utf8.RuneSelf && c != '.' && !inAtom[c] {
+			return false
+		}
+	}
+	return true
+}
 
 // isDotString reports whether s is a Dot-string (RFC 5321 section 4.1.2, its
 // atext extended by UTF8-non-ascii, RFC 6531 section 3.3): a local part that
@@ -267,13 +396,14 @@ func isLetDig(r rune) bool {
 
 func isSpace(r rune) bool { return r == ' ' || r == '\t' }
 
-// isText reports whether s is valid UTF-8 without control characters. A tab is
-// none of them, since some clients send it for a space.
+// isText reports whether s is valid UTF-8 without control characters and without
+// white space beyond ASCII. A tab is neither, since some clients send it for a
+// space.
 func isText(s string) bool {
 	for i := range len(s) {
 		switch c := s[i]; {
 		case c >= utf8.RuneSelf:
-			return utf8.ValidString(s[i:]) && indexControl(s[i:]) < 0 && !strings.ContainsFunc(s[i:], isC1)
+			return utf8.ValidString(s[i:]) && indexControl(s[i:]) < 0 && !strings.ContainsFunc(s[i:], isForeign)
 		case c < ' ' && c != '\t' || c == 0x7f:
 			return false
 		}
@@ -281,13 +411,12 @@ func isText(s string) bool {
 	return true
 }
 
-// isC1 reports whether r is a control character beyond ASCII.
-func isC1(r rune) bool { return r >= utf8.RuneSelf && unicode.IsControl(r) }
-
-// isForeignSpace reports whether r is white space outside ASCII. Some servers
-// trim it and split at it, so outside angle brackets nobody can tell what it
-// belongs to.
-func isForeignSpace(r rune) bool { return r >= utf8.RuneSelf && unicode.IsSpace(r) }
+// isForeign reports whether r is a control character or white space beyond ASCII,
+// or one of those that were white space to some version of Unicode or are to some
+// language's library. Some servers trim it and split at it.
+func isForeign(r rune) bool {
+	return r >= utf8.RuneSelf && (unicode.IsControl(r) || unicode.IsSpace(r) || strings.ContainsRune("\u180e\u200b\ufeff", r))
+}
 
 // SMTP folds the case of ASCII letters only. Unicode's folding would take
 // U+017F for an S and U+212A for a K, and so one keyword for another.

@@ -25,8 +25,9 @@ type Transaction struct {
 	Active bool
 
 	// Sender is the reverse-path as a mailbox, without angle brackets and
-	// source route, ASCII letters in lower case; empty for the null
-	// reverse-path and for a path that could not be parsed.
+	// source route, ASCII letters in lower case, the local part quoted only
+	// where it has to be (see Address.String). It is empty for the null
+	// reverse-path, and where Unparsed is set.
 	Sender string
 
 	// SenderAddress holds the parts of Sender, letters as the client sent
@@ -36,6 +37,19 @@ type Transaction struct {
 	// SenderParams are the parameters of the MAIL command.
 	SenderParams Params
 
+	// Unparsed is what follows the verb in the MAIL command, as sent, if
+	// servers could read it in different ways: which mailbox this one took
+	// can't be known, and Sender, SenderAddress and SenderParams are empty.
+	// It is empty if all that accept the command read the same, and a single
+	// blank if nothing follows the verb.
+	//
+	// Among such commands are "FROM:<a@b> FROM:<c@d>", in which some servers
+	// find the second path, and all others with more angle brackets than a
+	// path's own two, be it in a quoted local part or in a parameter such as
+	// AUTH=<>. No client that follows RFC 5321 has to send any but the last.
+	// A hook that decides by mailbox should refuse what has Unparsed set.
+	Unparsed string
+
 	// Recipients are the accepted recipients in the order of their RCPT
 	// commands, duplicates included.
 	Recipients Recipients
@@ -44,7 +58,8 @@ type Transaction struct {
 // Recipient is one accepted RCPT command.
 type Recipient struct {
 	// Recipient is the forward-path as a mailbox, like Transaction.Sender.
-	// RCPT TO:<postmaster> gives "postmaster" (RFC 5321 section 4.1.1.3).
+	// RCPT TO:<postmaster> gives "postmaster" (RFC 5321 section 4.1.1.3). It
+	// is empty where Unparsed is set, and only there.
 	Recipient string
 
 	// Address holds the parts of Recipient, like Transaction.SenderAddress.
@@ -52,6 +67,12 @@ type Recipient struct {
 
 	// Params are the parameters of the RCPT command.
 	Params Params
+
+	// Unparsed is what follows the verb in the RCPT command, as sent, if
+	// servers could read it in different ways, like Transaction.Unparsed.
+	// Recipient, Address and Params are empty then. It is empty if all that
+	// accept the command read the same.
+	Unparsed string
 
 	// TransportID is what Proxy.TransportID returned for this recipient,
 	// empty without it.
