@@ -14,6 +14,10 @@ import (
 // mailbox that the server delivers to, so one is claimed only where all of them
 // that accept the command take the same. Lengths are left to the server.
 
+// maxParams is how many parameters a command may have. Each costs a server, and
+// a session, far more memory than its two octets on the wire.
+const maxParams = 64
+
 // mailOf returns the parts of a MAIL command. unparsed is set if it can't be read
 // in one way only; all else is zero then.
 func mailOf(line string) (addr Address, mailbox string, params Params, unparsed string) {
@@ -29,15 +33,40 @@ func rcptOf(line string) (addr Address, mailbox string, params Params, unparsed 
 	return kept(line, args, addr, mailbox, params, ok)
 }
 
-// kept makes of what was parsed what a transaction keeps.
-func kept(_, args string, addr Address, mailbox string, params Params, ok bool) (_ Address, _ string, _ Params, unparsed string) {
+// kept makes of what was parsed what a transaction keeps: parts of the line, or of
+// a copy if they are so little of it that they would keep much for nothing.
+func kept(line, args string, addr Address, mailbox string, params Params, ok bool) (_ Address, _ string, _ Params, unparsed string) {
+	needed := len(addr.Localpart) + len(addr.Domain) + len(mailbox)
+	for _, p := range params.list {
+		needed += len(p.key) + len(p.value)
+	}
 	if !ok {
+		needed = len(args)
 		unparsed = args
 		if args == "" {
 			unparsed = " " // not nothing
 		}
 	}
+	if len(line) <= 2*needed+64 {
+		return addr, mailbox, params, unparsed
+	}
+	var b strings.Builder
+	b.Grow(needed)
+	for _, s := range []*string{&addr.Localpart, &addr.Domain, &mailbox, &unparsed} {
+		clone(&b, s)
+	}
+	for i := range params.list {
+		clone(&b, &params.list[i].key)
+		clone(&b, &params.list[i].value)
+	}
 	return addr, mailbox, params, unparsed
+}
+
+// clone makes s a part of what is built.
+func clone(b *strings.Builder, s *string) {
+	n := b.Len()
+	b.WriteString(*s)
+	*s = b.String()[n:]
 }
 
 // parseMail parses the arguments of MAIL: "FROM:<a@b> SIZE=10". All results
@@ -52,6 +81,29 @@ func parseMail(args string) (addr Address, mailbox string, params Params, ok boo
 func parseRcpt(args string) (addr Address, mailbox string, params Params, ok bool) {
 	addr, mailbox, rest, ok := cutRcpt(args)
 	return withParams(addr, mailbox, rest, ok)
+}
+
+// tooManyParams reports whether a line has more than maxParams parameters, if it
+// is a MAIL or RCPT command. In one that can't be parsed each word behind the
+// first is taken for one.
+func tooManyParams(verb, line string) bool {
+	if len(line) <= 2*maxParams {
+		return false
+	}
+	args := argsOf(line)
+	cut := cutMail
+	switch verb {
+	case "MAIL":
+	case "RCPT":
+		cut = cutRcpt
+	default:
+		return false
+	}
+	_, _, rest, ok := cut(args)
+	if !ok {
+		rest = args[max(strings.IndexAny(args, " \t"), 0):]
+	}
+	return countWords(rest) > maxParams
 }
 
 func countWords(s string) (n int) {

@@ -34,7 +34,8 @@ type Transaction struct {
 	// them, the local part without quoting.
 	SenderAddress Address
 
-	// SenderParams are the parameters of the MAIL command.
+	// SenderParams are the parameters of the MAIL command. One with more
+	// than 64 is answered 555, and the server doesn't get it.
 	SenderParams Params
 
 	// Unparsed is what follows the verb in the MAIL command, as sent, if
@@ -65,7 +66,8 @@ type Recipient struct {
 	// Address holds the parts of Recipient, like Transaction.SenderAddress.
 	Address Address
 
-	// Params are the parameters of the RCPT command.
+	// Params are the parameters of the RCPT command, 64 at most, like
+	// Transaction.SenderParams.
 	Params Params
 
 	// Unparsed is what follows the verb in the RCPT command, as sent, if
