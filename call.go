@@ -2,12 +2,10 @@ package smtpproxy
 
 import (
 	"context"
-	"encoding/base64"
 	"errors"
 	"fmt"
 	"log/slog"
 	"runtime/debug"
-	"strings"
 )
 
 // This file calls the hook, and holds it to its contract.
@@ -254,56 +252,4 @@ func (s *Session) logFailure(f Failure) {
 		attrs = append(attrs, slog.String("stack", string(f.Stack)))
 	}
 	s.log(slog.LevelError, "smtpproxy: hook failed", attrs...)
-}
-
-// scrub masks in the text of a hook's error what the command masks: the words
-// of a line with a credential, encoded and decoded.
-func scrub(text string, cmd Command) string {
-	if cmd.masked() == cmd.Line {
-		return text
-	}
-	words := strings.Fields(cmd.Line)
-	if !cmd.SASL && !cmd.secret {
-		words = words[2:] // AUTH and the mechanism
-	}
-	for _, word := range words {
-		text = maskIn(text, word)
-		decoded, err := base64.StdEncoding.DecodeString(word)
-		if err != nil {
-			continue
-		}
-		text = maskIn(text, string(decoded))
-		// The parts of PLAIN end in NUL, those of OAUTHBEARER in %x01 with
-		// a word before the token.
-		between := func(r rune) bool { return r <= ' ' }
-		for part := range strings.FieldsFuncSeq(string(decoded), between) {
-			text = maskIn(text, part)
-		}
-	}
-	return text
-}
-
-// maskIn masks a secret in a text. One that is very short could be part of any
-// word; it is masked where it stands alone.
-func maskIn(text, secret string) string {
-	if len(secret) > 3 {
-		return strings.ReplaceAll(text, secret, mask)
-	}
-	if secret == "" {
-		return text
-	}
-	inWord := func(i int) bool {
-		if i < 0 || i >= len(text) {
-			return false
-		}
-		c := text[i]
-		return c >= 0x80 || '0' <= c && c <= '9' || 'a' <= c|0x20 && c|0x20 <= 'z'
-	}
-	for i := 0; i+len(secret) <= len(text); i++ {
-		if text[i:i+len(secret)] == secret && !inWord(i-1) && !inWord(i+len(secret)) {
-			text = text[:i] + mask + text[i+len(secret):]
-			i += len(mask) - 1
-		}
-	}
-	return text
 }

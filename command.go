@@ -2,17 +2,18 @@ package smtpproxy
 
 import (
 	"log/slog"
-	"strconv"
 	"strings"
-	"unicode"
-	"unicode/utf8"
 )
 
 // Command is one line from the client, as it came, without its line end. It is
 // valid during the hook's call.
 type Command struct {
 	// Line is the raw line. It holds no control character but tab. It may
-	// hold a credential (see String).
+	// hold a credential, which is masked wherever the Command itself is
+	// printed or logged (see String), but not in Line. Nor can package fmt
+	// mask a Command that it finds in an unexported field of a struct, be it
+	// one of the hook's or of an error that wraps a Failure, or that is to be
+	// printed with %p or %w, of which vet warns.
 	Line string
 
 	// SASL tells that the line belongs to a SASL exchange (RFC 4954 section
@@ -50,14 +51,6 @@ func (c Command) Args() string {
 	return argsOf(c.Line)
 }
 
-// String returns the line with credentials masked, quoted as needed to be one
-// line of printable characters. Masked are the initial response of AUTH, each
-// line of a SASL exchange, and a line with an unknown verb after an AUTH that
-// failed, which may be a password sent in vain.
-func (c Command) String() string {
-	return printable(c.masked())
-}
-
 // LogValue returns what String returns. It implements slog.LogValuer.
 func (c Command) LogValue() slog.Value {
 	return slog.StringValue(c.String())
@@ -82,49 +75,6 @@ func (c Command) MustBeLast() bool {
 		return true
 	}
 	return false
-}
-
-const mask = "****"
-
-func (c Command) masked() string {
-	switch {
-	case c.SASL && c.Line == "*":
-		// The client's cancel (RFC 4954 section 4) is no secret.
-		return "*"
-	case c.SASL, c.secret:
-		return mask
-	case verbOf(c.Line) != "AUTH":
-		return c.Line
-	}
-	fields := strings.Fields(c.Line)
-	if len(fields) <= 2 {
-		return c.Line
-	}
-	return fields[0] + " " + fields[1] + " " + mask
-}
-
-// printable returns s with what a terminal or a log could take for something
-// else than text written as an escape, and cut where it is endless.
-func printable(s string) string {
-	const limit = 1024
-	end := ""
-	if len(s) > limit {
-		s, end = s[:limit], "..."
-	}
-	plain := true
-	for _, r := range s {
-		if !unicode.IsPrint(r) || r == utf8.RuneError {
-			plain = false
-			break
-		}
-	}
-	if plain {
-		return s + end
-	}
-	// strconv escapes quotation marks and backslashes too. That keeps the
-	// result unambiguous.
-	quoted := strconv.Quote(s)
-	return quoted[1:len(quoted)-1] + end
 }
 
 // verbOf returns the verb of a command line: its first word up to a space or a

@@ -388,7 +388,15 @@ func isDotString(s string) bool {
 
 // quoteLocalpart writes s as a Quoted-string (RFC 5321 section 4.1.2).
 func quoteLocalpart(s string) string {
-	return `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(s) + `"`
+	b := make([]byte, 0, len(s)+len(`""`))
+	b = append(b, '"')
+	for i := range len(s) {
+		if s[i] == '"' || s[i] == '\\' {
+			b = append(b, '\\')
+		}
+		b = append(b, s[i])
+	}
+	return string(append(b, '"'))
 }
 
 // An asciiSet has the octets below 0x80 that may stand somewhere.

@@ -43,6 +43,16 @@ var secretExchanges = map[string][]string{
 	"LOGIN":                         {"AUTH LOGIN", b64("user"), b64(secretPassword)},
 	"LOGIN, the server not knowing": {"AUTH LOGON", b64("user"), b64(secretPassword)},
 	"PLAIN, wrong, and once more":   {"AUTH PLAIN", b64("\x00user\x00" + secretPassword + "!"), b64("\x00user\x00" + secretPassword + "!"), secretPassword},
+	"PLAIN, the verb again":         {"AUTH PLAIN", "AUTH PLAIN " + b64("\x00user\x00"+secretPassword)},
+	"a response without mechanism":  {"AUTH " + b64("\x00user\x00"+secretPassword)},
+	"a password without mechanism":  {"AUTH " + secretPassword},
+	"an equals sign":                {"AUTH=PLAIN " + b64("\x00user\x00"+secretPassword)},
+	"a colon":                       {"AUTH:" + secretPassword},
+	"AUTHENTICATE":                  {"AUTHENTICATE PLAIN " + b64("\x00user\x00"+secretPassword)},
+	"a blank before":                {" AUTH PLAIN " + b64("\x00user\x00"+secretPassword)},
+	"another blank before":          {"\u3000AUTH PLAIN " + b64("\x00user\x00"+secretPassword)},
+	"as in POP3":                    {"USER user", "PASS " + secretPassword},
+	"as in IMAP":                    {"a1 LOGIN user " + secretPassword},
 	"OAUTHBEARER":                   {"AUTH OAUTHBEARER " + b64("n,a=user,\x01auth=Bearer "+secretToken+"\x01\x01")},
 	"OAUTHBEARER without initial":   {"AUTH OAUTHBEARER", b64("n,a=user,\x01auth=Bearer " + secretToken + "\x01\x01")},
 }
@@ -82,7 +92,10 @@ func (o *output) Write(p []byte) (int, error) {
 // print prints a command in all ways that are meant to be safe.
 func (o *output) print(cmd command) {
 	fmt.Fprintln(o, cmd.String(), cmd, &cmd)
-	fmt.Fprintf(o, "%v %+v %s %q %x %v %+v\n", cmd, cmd, cmd, cmd, cmd.Verb(), []command{cmd}, struct{ C command }{cmd})
+	fmt.Fprintf(o, "%v %+v %#v %s %q %x %d %t\n", cmd, cmd, cmd, cmd, cmd, cmd, cmd, cmd)
+	for _, v := range []any{[]command{cmd}, []*command{&cmd}, map[string]command{"x": cmd}, struct{ C command }{cmd}} {
+		fmt.Fprintf(o, "%v %+v %#v %s\n", v, v, v, v)
+	}
 	for _, h := range []slog.Handler{slog.NewTextHandler(o, nil), slog.NewJSONHandler(o, nil)} {
 		slog.New(h).Info("command", "command", cmd, slog.Group("in", "command", cmd))
 	}

@@ -90,15 +90,15 @@ func ExampleSession_Transcript() {
 	// H: pass
 	// S: 250-mx.example
 	// S: 250 AUTH X-TOKEN
-	// C: AUTH X-TOKEN
+	// C: AUTH ****
 	// H: 334 VG9rZW46 (next)
 	// C: *
 	// H: 501 5.7.0 Cancelled
-	// C: AUTH X-TOKEN
+	// C: AUTH ****
 	// H: 334 VG9rZW46 (next)
 	// C: ****
 	// H: 235 2.7.0 Welcome
-	// C: AUTH X-TOKEN
+	// C: AUTH ****
 	// H: 334 VG9rZW46 (next)
 	// C: ****
 	// H: 535 5.7.8 Wrong (close)
