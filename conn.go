@@ -118,7 +118,7 @@ const (
 	dataSlack = 30 * time.Second
 	// readOnTime is how long an LMTP server that replies to a message before
 	// its end may take to read on.
-	readOnTime = time.Second
+	readOnTime = 300 * time.Millisecond
 	// restTime is how long one that has read on may take to do so again.
 	restTime = time.Minute
 )

@@ -194,26 +194,38 @@ func (c *conn) awaitRest(stirs <-chan struct{}) error {
 		late := false
 		select {
 		case <-stirs:
-			t.Reset(restTime)
 		case <-t.C:
 			late = !c.isRead() // else it's the client that takes its time
-			t.Reset(restTime)
 		case <-c.s.ctx.Done():
 		}
-		c.s.mu.Lock()
-		ok := !late || c.s.timeUp()
-		returns := c.s.mayReturn()
-		if returns || !ok {
-			c.stirs = nil
-		}
-		c.s.mu.Unlock()
+		patience, ok := c.restPatience(late)
 		switch {
 		case !ok:
 			return c.lostStep(reasonAmbiguousEnd)
-		case returns:
+		case patience == 0:
 			return nil
 		}
+		t.Reset(patience)
 	}
+}
+
+// restPatience returns how long a Write that waits for the end of a message goes on
+// waiting for the server to read, 0 if it may return. ok is false if all is over. late
+// tells that the time was up.
+func (c *conn) restPatience(late bool) (d time.Duration, ok bool) {
+	c.s.mu.Lock()
+	defer c.s.mu.Unlock()
+	switch {
+	case late && !c.s.timeUp():
+		c.stirs = nil
+		return 0, false
+	case c.s.mayReturn():
+		c.stirs = nil
+		return 0, true
+	case c.s.txn.get().atStop:
+		return readOnTime, true // that was the end, more likely than not
+	}
+	return restTime, true
 }
 
 // mayHold tells whether a reply may wait for the next ones (RFC 2920 section
