@@ -292,6 +292,7 @@ func TestALineThatMayBeAPasswordInVainIsMaskedUntilAKnownCommand(t *testing.T) {
 		{"a known verb ends it", []sent{{"AUTH LOGIN", 504}, {"noop x", 250}, {"s3cret", 500}}, []string{"AUTH LOGIN", "noop x", "s3cret"}},
 		{"a known verb behind a password ends it", []sent{{"AUTH LOGIN", 504}, {"s3cret", 500}, {"QUIT", 500}, {"x", 500}}, []string{"AUTH LOGIN", "****", "QUIT", "x"}},
 		{"AUTH again", []sent{{"AUTH LOGIN", 504}, {"AUTH PLAIN s3cret", 504}, {"s3cret", 500}}, []string{"AUTH LOGIN", "AUTH PLAIN ****", "****"}},
+		{"what only looks like AUTH refused", []sent{{"AUTHENTICATE LOGIN", 500}, {"s3cret", 500}}, []string{"AUTHENTICATE LOGIN", "****"}},
 		{"AUTH accepted", []sent{{"AUTH PLAIN AGEAYg==", 235}, {"XYZZY", 500}}, []string{"AUTH PLAIN ****", "XYZZY"}},
 	} {
 		var got []string

@@ -153,7 +153,7 @@ func (s *Session) advanceAnswer(e *event) {
 	}
 	s.exchange = nil
 	s.suspect = s.suspect || e.code != 334 && e.code != 235 &&
-		(s.phase == phaseSASL || s.phase == phaseOwn || e.cmd.verb == "AUTH")
+		(s.phase == phaseSASL || s.phase == phaseOwn || isAuth(e.cmd.verb))
 	s.setPhase(next)
 }
 
@@ -254,7 +254,7 @@ func (s *Session) advanceReply(e *event) verdict {
 			break
 		}
 		s.endTransaction(!s.txn.get().Active && !s.txn.get().doubtful)
-		s.conn.helo = HELO{cmd.verb, strings.TrimSpace(argsOf(cmd.line))}
+		s.conn.helo = HELO{cmd.verb, hostOf(cmd.line)}
 		s.lmtp = cmd.verb == "LHLO"
 		s.size = e.size
 	case "MAIL":
@@ -281,6 +281,10 @@ func (s *Session) advanceReply(e *event) verdict {
 		if ok {
 			s.setPhase(phaseOver)
 		}
+	default:
+		if isAuth(cmd.verb) {
+			s.suspect = true // the client goes on as if it had been AUTH
+		}
 	}
 	return forward
 }
@@ -290,6 +294,16 @@ func (s *Session) setPhase(p phase) {
 	if p == phaseOver {
 		s.ctx.end()
 	}
+}
+
+// hostOf returns the argument of HELO: a part of the line, or a copy if it is so little
+// of it that it would keep much for nothing.
+func hostOf(line string) string {
+	host := strings.TrimSpace(argsOf(line))
+	if len(line) > 2*len(host)+64 {
+		host = strings.Clone(host)
+	}
+	return host
 }
 
 // replyToOwn is the part of advanceReply for what the client doesn't know of: "*",
