@@ -45,13 +45,17 @@ func ExampleSession() {
 		}
 		switch d := session.Command(context.Background(), strings.TrimRight(line, "\r\n")).(type) {
 		case smtpproxy.Pass:
+			// A server that takes mail forgets its transaction first, if
+			// session.MustReset() says so.
 			code, text := executeLine(d.Command)
 			session.Replied(code, text)
 			fmt.Println(code, text)
 		case smtpproxy.Reply:
 			// The chunk of a BDAT command is not for the server either.
 			io.CopyN(io.Discard, in, session.Discard())
-			fmt.Println(d) // d.WriteTo(conn), in a real server
+			for range session.Copies() { // once, but in LMTP
+				fmt.Println(d) // d.WriteTo(conn), in a real server
+			}
 			if d.Disconnect {
 				return
 			}

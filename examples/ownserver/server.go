@@ -60,6 +60,9 @@ func (c *client) serve(ctx context.Context) error {
 		}
 		switch d := c.session.Command(ctx, line).(type) {
 		case smtpproxy.Pass:
+			if c.session.MustReset() {
+				c.transaction = transaction{}
+			}
 			err = c.execute(d.Command)
 		case smtpproxy.Reply:
 			err = c.answer(d)
