@@ -72,6 +72,7 @@ func (s *Session) beginContent() {
 func (s *Session) readBegins() {
 	switch s.phase {
 	case phaseMaybeEnd:
+		s.txn.change().atStop = false
 		s.setPhase(phaseContent)
 	case phaseUndecided, phaseReadOn:
 		s.readsOn()
@@ -207,7 +208,7 @@ func (s *Session) replyToMessage(e *event) verdict {
 			return forward
 		}
 		return s.replyBeforeEnd(m, positive, e.reading)
-	case phaseContent:
+	case phaseContent, phaseUndecided:
 		return s.replyBeforeEnd(m, positive, e.reading)
 	}
 	// In a chunk, or where the server gets nothing more: what it accepts it
@@ -232,10 +233,13 @@ func (s *Session) replyBeforeEnd(m *mail, positive, reading bool) (v verdict) {
 		m.held++
 		v = keep
 	}
-	m.atStop = s.phase == phaseMaybeEnd
+	m.atStop = m.atStop || s.phase == phaseMaybeEnd
 	switch {
 	case m.held > 0 && s.due > 0:
 		// It goes on, to the next status at least.
+		if s.phase == phaseUndecided {
+			s.setPhase(phaseContent)
+		}
 	case !s.lmtp && positive:
 		s.setPhase(phaseSurplus)
 	case !s.lmtp:

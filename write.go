@@ -16,28 +16,32 @@ import (
 // Write implements net.Conn. It takes what the server replies, in pieces of
 // any size, and moves the session when a reply is complete.
 func (c *conn) Write(p []byte) (int, error) {
-	n, err := c.writeReplies(p)
+	n, waits, err := c.writeReplies(p)
+	if waits {
+		err = c.awaitRest()
+	}
 	if err != nil {
 		c.s.report()
 	}
 	return n, err
 }
 
-// writeReplies is Write, for one caller at a time.
-func (c *conn) writeReplies(p []byte) (int, error) {
+// writeReplies is Write, for one caller at a time. It tells whether the caller has to
+// wait before it returns (see Session.mayReturn).
+func (c *conn) writeReplies(p []byte) (n int, waits bool, err error) {
 	c.writeMu.Lock()
 	defer c.writeMu.Unlock()
 	if c.closed.Load() {
-		return 0, net.ErrClosed
+		return 0, false, net.ErrClosed
 	}
 	if c.gone.Load() {
-		return len(p), nil
+		return len(p), waits, nil
 	}
 	if c.broken {
-		return 0, net.ErrClosed
+		return 0, false, net.ErrClosed
 	}
 	if err := c.handshake(); err != nil {
-		return 0, err
+		return 0, false, err
 	}
 	b := p
 	if c.partial.len() > 0 {
@@ -47,20 +51,20 @@ func (c *conn) writeReplies(p []byte) (int, error) {
 	for len(b) > 0 {
 		n, code, err := c.reply.Next(b)
 		if err != nil || n > c.s.cfg.reply || n == 0 && len(b) > c.s.cfg.reply {
-			return 0, c.lostStep(reasonMalformedReply)
+			return 0, false, c.lostStep(reasonMalformedReply)
 		}
 		if n == 0 {
 			c.keepPartial(b)
-			return len(p), nil
+			return len(p), waits, nil
 		}
-		if err := c.relay(code, b[:n]); err != nil {
+		if waits, err = c.relay(code, b[:n]); err != nil {
 			c.partial.release()
-			return 0, err
+			return 0, false, err
 		}
 		b = b[n:]
 	}
 	c.partial.release()
-	return len(p), nil
+	return len(p), waits, nil
 }
 
 // keepPartial keeps b, the last octets that the server has written.
@@ -73,7 +77,7 @@ func (c *conn) keepPartial(b []byte) {
 }
 
 // relay gives the client one reply of the server's.
-func (c *conn) relay(code int, reply []byte) (err error) {
+func (c *conn) relay(code int, reply []byte) (waits bool, err error) {
 	early := !c.greeted && c.talksEarly()
 	c.greeted = true
 	t := c.take(code, reply, early)
@@ -91,20 +95,17 @@ func (c *conn) relay(code int, reply []byte) (err error) {
 		c.notify()
 		c.s.mu.Unlock()
 	}
-	if t.stirs != nil {
-		err = c.awaitRest(t.stirs)
-	}
-	return err
+	return t.waits, err
 }
 
 // taken is what a reply of the server's has come to.
 type taken struct {
 	verdict
-	reply   []byte        // what the client gets of it
-	hold    bool          // it may wait for others
-	kept    bool          // after those that were kept
-	waiting bool          // a Read waits for it
-	stirs   chan struct{} // the Write has to wait: see conn
+	reply   []byte // what the client gets of it
+	hold    bool   // it may wait for others
+	kept    bool   // after those that were kept
+	waiting bool   // a Read waits for it
+	waits   bool   // the Write has to wait: see Session.mayReturn
 }
 
 // take lets a reply of the server's move the session and the connection.
@@ -121,7 +122,7 @@ func (c *conn) take(code int, reply []byte, early bool) taken {
 	if s.wantsLines() {
 		lines = wire.ReplyLines(reply)
 	}
-	if s.lmtp && (s.phase == phaseContent || s.phase == phaseMaybeEnd) {
+	if s.lmtp && (s.phase == phaseContent || s.phase == phaseMaybeEnd || s.phase == phaseUndecided) {
 		e.reading = c.isRead()
 	}
 	was := s.phase
@@ -132,7 +133,7 @@ func (c *conn) take(code int, reply []byte, early bool) taken {
 	switch {
 	case was == phaseReply && s.phase == phaseContent:
 		c.content, c.strict, c.slack = wire.Content{}, wire.Strict{}, dataSlack
-	case !s.mayReturn():
+	case !s.mayReturn() && c.stirs == nil:
 		c.stirs = make(chan struct{}, 1)
 	case s.phase == phaseOver && was == phaseSurplus:
 		c.drop = true // the server has left the content to the library
@@ -140,7 +141,7 @@ func (c *conn) take(code int, reply []byte, early bool) taken {
 	if v == postpone || v == keep {
 		c.kept.put(reply)
 	}
-	return taken{v, reply, hold, c.kept.len() > 0, c.waiting, c.stirs}
+	return taken{v, reply, hold, c.kept.len() > 0, c.waiting, !s.mayReturn()}
 }
 
 // printed returns a reply as it is sent. Inlined, it would cost each connection
@@ -187,7 +188,10 @@ func (c *conn) isRead() bool {
 // awaitRest lets the Write of a reply to a message that comes before its end wait for
 // that end, if the server reads on meanwhile, as go-smtp does in LMTP mode: what it
 // reads then is content for certain.
-func (c *conn) awaitRest(stirs <-chan struct{}) error {
+func (c *conn) awaitRest() error {
+	c.s.mu.Lock()
+	stirs := c.stirs
+	c.s.mu.Unlock()
 	t := time.NewTimer(readOnTime)
 	defer t.Stop()
 	for {
@@ -201,6 +205,8 @@ func (c *conn) awaitRest(stirs <-chan struct{}) error {
 		patience, ok := c.restPatience(late)
 		switch {
 		case !ok:
+			c.writeMu.Lock()
+			defer c.writeMu.Unlock()
 			return c.lostStep(reasonAmbiguousEnd)
 		case patience == 0:
 			return nil
