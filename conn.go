@@ -40,7 +40,7 @@ type conn struct {
 	rest     buffer     // of a line that was longer than the server's slice
 	unwanted *unwanted  // nil if there's nothing to drop
 	dropped  int64      // octets of a message that is rejected, so far
-	rejected bool       // it has a bare CR or LF: what is left is dropped
+	rejected reason     // it is refused for its content: what is left is dropped
 	complete bool       // nothing is left
 
 	writeMu sync.Mutex // guards what follows, and Write of raw
@@ -55,9 +55,10 @@ type conn struct {
 
 	// Read's while there is content; set anew when a message begins, while no
 	// Read uses them.
-	content wire.Content
-	strict  wire.Strict   // with RejectBareNewlines
-	slack   time.Duration // for how long the client may be silent, with MinDataRate
+	content  wire.Content
+	strict   wire.Strict   // if looksAtContent
+	textLine int           // octets of a line that the server has got, with MaxTextLine
+	slack    time.Duration // for how long the client may be silent, with MinDataRate
 
 	// Guarded by s.mu, since they change together with the session:
 	drop    bool // the library ends the connection

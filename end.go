@@ -23,7 +23,7 @@ func (c *conn) tooLong() {
 // tooSlow answers a client that has used up its time (RFC 5321 section 4.5.3.2,
 // RFC 3463 section 3.5).
 func (c *conn) tooSlow() {
-	c.unwanted, c.rejected = nil, false
+	c.unwanted, c.rejected = nil, reasonNone
 	c.hangUp(reasonNone, Reply{Code: 421, Enhanced: EnhancedCode{4, 4, 2}, Lines: []string{"Too slow, closing connection"}})
 }
 

@@ -15,6 +15,7 @@ const (
 	reasonAmbiguousEnd
 	reasonBareNewline
 	reasonBehindSTARTTLS
+	reasonLongLine
 	reasonMalformedReply
 	reasonOutOfStep
 	reasonOutOfTurn
@@ -28,6 +29,7 @@ var reasons = [...]string{
 	reasonAmbiguousEnd:   "ambiguous end of a message that is replied to",
 	reasonBareNewline:    "bare CR or LF in a message",
 	reasonBehindSTARTTLS: "input behind STARTTLS",
+	reasonLongLine:       "line of a message too long",
 	reasonMalformedReply: "malformed reply from the server",
 	reasonOutOfStep:      "reply that fits no command",
 	reasonOutOfTurn:      "command out of turn",

@@ -219,6 +219,14 @@ type Proxy struct {
 	// section 3). False leaves the message to the server.
 	RejectBareNewlines bool
 
+	// MaxTextLine limits a line of message content after DATA, in octets with
+	// its line end (RFC 5321 section 4.5.3.1.6 has 1,000). A message with a
+	// longer one is refused as RejectBareNewlines does. It is for servers with
+	// a limit of their own beyond which they take the rest of a line for the
+	// next, or the message for ended without a word: bradfitz/go-smtpd does at
+	// 4,096. 0 or negative means no limit.
+	MaxTextLine int
+
 	// BulkContent hands message content after DATA to the server in pieces of
 	// many lines, instead of line by line: large messages are faster for it.
 	// It is for a server that never takes for commands what it has read of a

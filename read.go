@@ -80,7 +80,7 @@ func (c *conn) bring(p []byte) (n int, err error) {
 				return 0, err
 			}
 		}
-		if c.rejected {
+		if c.rejected != reasonNone {
 			return 0, c.reject()
 		}
 		if n, err = c.bringNext(p, begins); n > 0 {
@@ -351,7 +351,7 @@ func (c *conn) bringContent(p []byte) (int, error) {
 // ends it.
 func (c *conn) piece(held []byte, most int) int {
 	held = held[:min(len(held), most)]
-	if c.s.cfg.BulkContent {
+	if c.s.cfg.BulkContent && c.s.cfg.MaxTextLine <= 0 {
 		return len(held)
 	}
 	if i := bytes.IndexByte(held, '\n'); i >= 0 {
@@ -365,7 +365,7 @@ func (c *conn) piece(held []byte, most int) int {
 
 // handContent gives the server held[:n], unless that must not be.
 func (c *conn) handContent(p, held []byte, n int, stop wire.Stop) int {
-	if c.hasBareNewline(held, n, false) {
+	if c.isRejected(held, n, false) || c.isTooLong(held[:n]) {
 		c.in.skip(n)
 		return 0
 	}
@@ -422,7 +422,7 @@ func (c *conn) bringChunk(p []byte) (n int, err error) {
 	c.lookAhead()
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()
-	if !c.s.handedChunk(n) || !c.s.isBinary() && c.hasBareNewline(p[:n], n, last && left == int64(n)) {
+	if !c.s.handedChunk(n) || !c.s.isBinary() && c.isRejected(p[:n], n, last && left == int64(n)) {
 		return 0, nil
 	}
 	return n, nil

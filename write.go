@@ -132,7 +132,7 @@ func (c *conn) take(code int, reply []byte, early bool) taken {
 	}
 	switch {
 	case was == phaseReply && s.phase == phaseContent:
-		c.content, c.strict, c.slack = wire.Content{}, wire.Strict{}, dataSlack
+		c.content, c.strict, c.textLine, c.slack = wire.Content{}, wire.Strict{}, 0, dataSlack
 	case !s.mayReturn() && c.stirs == nil:
 		c.stirs = make(chan struct{}, 1)
 	case s.phase == phaseOver && was == phaseSurplus:

@@ -4,13 +4,16 @@ import (
 	"io"
 )
 
-// This file refuses messages with a bare CR or LF (Proxy.RejectBareNewlines).
+// This file refuses messages for what is in their content: a bare CR or LF
+// (Proxy.RejectBareNewlines), a line that is too long (Proxy.MaxTextLine).
 
-// hasBareNewline tells whether the message has a bare CR or LF by held[:n], the
-// content that the server would get next. last tells that nothing is behind it.
-// It is reading's to call.
-func (c *conn) hasBareNewline(held []byte, n int, last bool) bool {
-	if !c.s.cfg.RejectBareNewlines {
+// looksAtContent tells whether a message may be refused for its content.
+func (c *config) looksAtContent() bool { return c.RejectBareNewlines || c.MaxTextLine > 0 }
+
+// isRejected tells whether the message is refused for held[:n], the content that the
+// server would get next. last tells that nothing is behind it. It is reading's to call.
+func (c *conn) isRejected(held []byte, n int, last bool) bool {
+	if !c.s.cfg.looksAtContent() {
 		return false
 	}
 	for seen := 0; seen < n; {
@@ -23,8 +26,28 @@ func (c *conn) hasBareNewline(held []byte, n int, last bool) bool {
 		// A server might see an end of line in it, and of the message.
 		c.strict.Bare = true
 	}
-	c.rejected = c.strict.Bare
-	return c.rejected
+	if c.strict.Bare && c.s.cfg.RejectBareNewlines {
+		c.rejected = reasonBareNewline
+	}
+	return c.rejected != reasonNone
+}
+
+// isTooLong tells whether the message is refused for a line of which the server would
+// get piece next, which has no line end but at its own end.
+func (c *conn) isTooLong(piece []byte) bool {
+	limit := c.s.cfg.MaxTextLine
+	if limit <= 0 {
+		return false
+	}
+	c.textLine += len(piece)
+	if c.textLine > limit {
+		c.rejected = reasonLongLine
+		return true
+	}
+	if piece[len(piece)-1] == '\n' {
+		c.textLine = 0
+	}
+	return false
 }
 
 // endsBehindCR tells whether the command that the server would get next ends a
@@ -35,8 +58,10 @@ func (c *conn) endsBehindCR() bool {
 	}
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()
-	c.rejected = c.s.pending.last && c.s.phase == phaseReply && c.s.txn.get().octets > 0 && c.strict.BehindCR()
-	return c.rejected
+	if c.s.pending.last && c.s.phase == phaseReply && c.s.txn.get().octets > 0 && c.strict.BehindCR() {
+		c.rejected = reasonBareNewline
+	}
+	return c.rejected != reasonNone
 }
 
 // reject reads and drops the rest of a message that is refused, to its end by
@@ -53,7 +78,8 @@ func (c *conn) reject() error {
 			break
 		}
 	}
-	c.rejected = false
+	why := c.rejected
+	c.rejected, c.textLine = reasonNone, 0
 
 	c.s.mu.Lock()
 	// In LMTP, one for each recipient (RFC 2033 section 4.2), but for those
@@ -62,13 +88,17 @@ func (c *conn) reject() error {
 	if c.s.phase == phaseOver {
 		replies = 0
 	}
-	c.s.lose(reasonBareNewline)
+	c.s.lose(why)
 	c.s.setPhase(phaseOver)
 	c.drop = true
 	c.kept.release()
 	c.s.mu.Unlock()
+	text := "Message has a bare CR or LF"
+	if why == reasonLongLine {
+		text = "Message has a line that is too long"
+	}
 	for range replies {
-		c.respond(Reply{Code: 550, Enhanced: EnhancedCode{5, 6, 0}, Lines: []string{"Message has a bare CR or LF"}}, false)
+		c.respond(Reply{Code: 550, Enhanced: EnhancedCode{5, 6, 0}, Lines: []string{text}}, false)
 	}
 	c.finish()
 	return io.ErrUnexpectedEOF
