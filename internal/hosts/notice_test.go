@@ -239,6 +239,9 @@ func (p *pair) transaction(n int) bool {
 		}
 		p.open = true
 	}
+	if p.host.chunks && p.IntN(3) == 0 {
+		return p.chunk()
+	}
 	return p.message()
 }
 
@@ -341,9 +344,6 @@ func contains(list []message, m message) bool {
 func notice(t *testing.T, seed uint64, h host, f front, ex exempt) (problem string, messages int) {
 	t.Helper()
 	lim := limits{size: []int{200, 10_000}[seed%2], recipients: 5, timeout: time.Hour / 2}
-	if h.early {
-		lim.size = 10_000
-	}
 	name := fmt.Sprintf("%s, seed %d, limits %+v", h.name, seed, lim)
 	var story string
 	problem = memory.run(t, name, func() string {

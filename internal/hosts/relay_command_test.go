@@ -17,14 +17,14 @@ func (c *relay) bringCommand() error {
 		return err
 	}
 	if strings.ContainsFunc(line, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }) {
-		return c.say(500, "control character")
+		return c.say(500, "5.5.2 control character")
 	}
 	c.mu.Lock()
 	v := c.view
 	c.mu.Unlock()
 	code, pass := c.gate.decide(line, v)
 	if code != 0 {
-		return c.answer(line, code, "by the hook")
+		return c.answer(line, code, fmt.Sprintf("%d.0.0 by the hook", code/100))
 	}
 	if code, text := c.admit(pass, v); code != 0 {
 		return c.answer(pass, code, text)
@@ -43,19 +43,19 @@ var (
 func (c *relay) admit(line string, v view) (code int, text string) {
 	switch verb := verbOf(line); {
 	case !startsWithVerb.MatchString(line):
-		return 500, "no verb"
+		return 500, "5.5.2 no verb"
 	case strings.HasPrefix(verb, "STARTTLS"):
-		return 502, "no TLS"
+		return 502, "5.5.1 no TLS"
 	case verb == "MAIL" && v.active:
-		return 503, "nested MAIL"
+		return 503, "5.5.1 nested MAIL"
 	case (verb == "RCPT" || verb == "DATA") && !v.active && !c.passesOutside:
-		return 503, "no transaction"
+		return 503, "5.5.1 no transaction"
 	case verb == "BDAT" && sizeOf(line) < 0:
-		return 501, "malformed"
+		return 501, "5.5.4 malformed"
 	case verb == "BDAT" && len(v.recipients) == 0:
-		return 502, "Missing RCPT TO command."
+		return 502, "5.5.1 Missing RCPT TO command." // go-smtp's
 	case verb == "BDAT" && c.size > 0 && c.octets+sizeOf(line) > c.size:
-		return 552, "too big"
+		return 552, "5.3.4 Max message size exceeded" // likewise
 	}
 	return 0, ""
 }

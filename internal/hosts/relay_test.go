@@ -285,7 +285,7 @@ func (c *relay) bringContent() error {
 
 // say sends a reply of the relay's own, or of the hook's.
 func (c *relay) say(code int, text string) error {
-	_, err := fmt.Fprintf(c.Conn, "%d %d.5.1 %s\r\n", code, code/100, text)
+	_, err := fmt.Fprintf(c.Conn, "%d %s\r\n", code, text)
 	return err
 }
 
@@ -293,7 +293,7 @@ func (c *relay) say(code int, text string) error {
 // holds mu.
 func (c *relay) lose() {
 	if c.phase != over {
-		c.say(421, "lost step")
+		c.say(421, "4.3.0 lost step")
 	}
 	c.phase = over
 	c.change()

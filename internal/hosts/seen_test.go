@@ -97,6 +97,7 @@ func roam(d *dialogue) {
 			d.roamData(&recipients)
 		}
 	}
+	d.quiet()
 }
 
 // roamData sends a message, if DATA is accepted.

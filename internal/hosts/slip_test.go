@@ -41,7 +41,7 @@ func slipped(h host, events []event, ex exempt) string {
 			switch {
 			case refusedMidway:
 				problem = fmt.Sprintf("was handed %q after it had refused a message midway", e.text)
-			case pending.open && !pending.given && isTheLine(e.text, pending.line):
+			case pending.open && !pending.given && isTheLine(strings.TrimSuffix(e.text, "\r\n"), pending.line):
 				pending.given = true
 				due++
 			case pending.open && !pending.given && !pending.resetGiven && verbOf(pending.line) == "MAIL" && e.text == "RSET\r\n":
@@ -56,7 +56,7 @@ func slipped(h host, events []event, ex exempt) string {
 			}
 		case command:
 			switch {
-			case pending.open && !pending.executed && strings.TrimSpace(pending.line) == e.text:
+			case pending.open && !pending.executed && isTheLine(e.text, strings.TrimSpace(pending.line)):
 				pending.executed = true
 			case pending.open && !pending.executed && !pending.ownReset && verbOf(pending.line) == "MAIL" && e.text == "RSET":
 				pending.ownReset = true
@@ -106,10 +106,10 @@ func escaped(h host, events []event, ex exempt) string {
 	return ""
 }
 
-// isTheLine tells whether the host was handed the line that was passed. BDAT may
+// isTheLine tells whether what the host got is the line that was passed. BDAT may
 // have another form, in which all read the same size.
-func isTheLine(octets, line string) bool {
-	return octets == line+"\r\n" || verbOf(line) == "BDAT" && verbOf(octets) == "BDAT"
+func isTheLine(got, line string) bool {
+	return got == line || verbOf(line) == "BDAT" && verbOf(got) == "BDAT"
 }
 
 // replyCounter counts the replies in what a host has written, in pieces.
