@@ -168,9 +168,13 @@ func (s *stream) content() {
 func (s *stream) chunk() {
 	chunk := s.pick("", "abc", s.evil()+"\r\n", ".\r\n", "a\n.\r\nb", "\r\n.\r\n", "BDAT 4\r\n",
 		unreadWord+"\r\n"+s.evil()+"\r\n", strings.Repeat("x", 64)+"\r\n"+s.evil()+"\r\n")
+	if s.lmtp {
+		// A chunk that is broken off is a data race of go-smtp's own there, and one
+		// with a bare LF may be.
+		chunk = strings.ReplaceAll(chunk, "a\n", "a\r\n")
+	}
 	size := fmt.Sprint(len(chunk))
 	if !s.lmtp && s.chance(6) {
-		// In LMTP, a chunk that is broken off is a data race of go-smtp's own.
 		size = s.pick("0", "1", "-1", "+3", "0x3", "4294967296", "18446744073709551616", "", " 3", "2000000", "0100", "00"+size, "9223372036854775807")
 	}
 	// go-smtp v0.25.1 has data races of its own, bare or not, when a transfer in
