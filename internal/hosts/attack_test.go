@@ -48,7 +48,7 @@ var attacks = []attack{
 
 	// As octal numbers, these are 30 and none.
 	{why: "a chunk with a zero before its size", on: onChunks, pieces: atOnce("BDAT 036 LAST\r\nRSET\r\nRCPT TO:<" + victim + ">\r\n")},
-	{why: "a chunk whose size is no octal number", on: onChunks, pieces: atOnce("BDAT 08 LAST\r\nRSET\r\nx\r\n")},
+	{why: "a chunk whose size is no octal number", on: onChunks, pieces: atOnce("BDAT 08 LAST\r\nRSET\r\n\r\n")},
 	{why: "a chunk that the host doesn't know", on: func(h host) bool { return !h.chunks }, pieces: atOnce(fmt.Sprintf("BDAT %d LAST\r\n%s", len(toVictim), toVictim))},
 
 	{why: "a message that the host refuses without reading it", on: onChunks, pieces: atOnce("DATA\r\n" + unreadWord + "\r\nRSET\r\n" + toVictim)},

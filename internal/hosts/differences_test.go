@@ -100,6 +100,14 @@ var differences = []difference{
 		},
 	},
 	{
+		name: "a chunk that the host refuses before it has read it closes the connection",
+		why:  "nobody knows whether the chunk, or commands, are next; it comes to that only behind HELO, which tells no SIZE",
+		or:   []string{goSMTPHost.name, goLMTPHost.name, goLMTPEarlyHost.name},
+		is: func(x exchange) bool {
+			return x.verb() == "BDAT" && x.front.code == x.bare.code && negative(x.front.code) && x.front.over
+		},
+	},
+	{
 		name: "a line that ends in LF alone is a command",
 		why:  "the host is handed CRLF",
 		on:   []string{bradfitzHost.name},
@@ -113,7 +121,7 @@ var differences = []difference{
 		on:   []string{mhaleHost.name},
 		or:   []string{goLMTPHost.name, goLMTPEarlyHost.name}, // with refusals for all recipients, before the end
 		is: func(x exchange) bool {
-			return strings.Contains(x.content, " .\r\n") && x.front.over && x.front.code == x.bare.code && negative(x.front.code) && !x.host.midway
+			return x.line == "" && strings.Contains(x.content, " .\r\n") && x.front.over && x.front.code == x.bare.code && negative(x.front.code) && !x.host.midway
 		},
 	},
 	{
