@@ -87,8 +87,14 @@ func (d *dialogue) ask(format string, args ...any) int {
 // quiet reads what nobody has asked for, and notes the end of the connection. What
 // may come then is a refusal, right before the end: the client takes it for that to
 // its next command, which nobody will see (RFC 5321 section 3.8).
+//
+// Over a socket nobody knows how long to wait for it: there it takes a command.
 func (d *dialogue) quiet() {
-	if d.done() || !d.bubble {
+	if !d.bubble {
+		d.ask("NOOP")
+		return
+	}
+	if d.done() {
 		return
 	}
 	extra := 0
