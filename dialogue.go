@@ -223,6 +223,9 @@ func (s *Session) advanceReply(e *event) verdict {
 		// RFC 5321 section 3.1: with 554, too, a dialogue follows.
 		s.setPhase(phaseCommand)
 		return forward
+	case e.code == 220 && cmd.verb == "XCLIENT":
+		s.startAnew()
+		return forward
 	case e.code == 220 && (cmd.verb != "STARTTLS" || s.relay):
 		s.setPhase(phaseOver)
 		return breakStep
@@ -256,7 +259,9 @@ func (s *Session) advanceReply(e *event) verdict {
 		s.endTransaction(!s.txn.get().Active && !s.txn.get().doubtful)
 		s.conn.helo = HELO{cmd.verb, hostOf(cmd.line)}
 		s.lmtp = cmd.verb == "LHLO"
-		s.size = e.size
+		if cmd.verb != "HELO" {
+			s.size = e.size // HELO says nothing of it
+		}
 	case "MAIL":
 		if ok {
 			s.openTransaction(cmd.line)
@@ -304,6 +309,19 @@ func hostOf(line string) string {
 		host = strings.Clone(host)
 	}
 	return host
+}
+
+// startAnew follows 220 to XCLIENT (Postfix), which is a greeting: the client greets
+// again. What the server has made of a transaction, nobody knows.
+func (s *Session) startAnew() {
+	s.conn.helo = HELO{}
+	if s.conn.secure != nil {
+		s.conn.secure.auth = Auth{}
+	}
+	s.doubtTransaction()
+	s.lmtp, s.size, s.suspect = false, 0, false
+	s.pending = command{}
+	s.setPhase(phaseCommand)
 }
 
 // replyToOwn is the part of advanceReply for what the client doesn't know of: "*",

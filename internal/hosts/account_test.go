@@ -281,17 +281,14 @@ func (a *account) wellFormedChunk() {
 }
 
 // settle holds the account against what was delivered.
-func (a *account) settle(events []event, ex exempt) string {
+func (a *account) settle(events []event) string {
 	rest, perhaps := a.promised, a.perhaps
-	own := ownBuffer(a.host, events)
-	for i, e := range events {
+	for _, e := range events {
 		if e.what != delivered {
 			continue
 		}
 		m := e.msg
 		switch {
-		case own[i]:
-			ex[executesOwn]++
 		case len(a.partly) > 0 && m.from == a.partly[0].from:
 			return fmt.Sprintf("delivered, but not all statuses were told: %v", m)
 		case len(rest) > 0 && same(m, rest[0]):

@@ -117,12 +117,11 @@ func strike(t *testing.T, h host, a attack, c cut, f front) string {
 	})
 	for _, check := range []check{slipped, unlike} {
 		if problem == "" {
-			problem = check(h, events, make(exempt))
+			problem = check(h, events)
 		}
 	}
-	own := ownBuffer(h, events)
-	for i, e := range events {
-		if problem == "" && e.what == delivered && slices.Contains(e.msg.to, victim) && !own[i] {
+	for _, e := range events {
+		if problem == "" && e.what == delivered && slices.Contains(e.msg.to, victim) {
 			problem = fmt.Sprintf("delivered %v\n%s", e.msg, tale(events))
 		}
 	}

@@ -47,7 +47,7 @@ type pair struct {
 	n           int
 	strange     int
 	open        bool // more or less: what a client would believe
-	differences exempt
+	differences map[string]int
 	// excused are messages that the bare host alone had at a difference: it was
 	// sent them in a transaction that the library had ended.
 	excused []message
@@ -341,7 +341,7 @@ func contains(list []message, m message) bool {
 }
 
 // notice plays one random client of both.
-func notice(t *testing.T, seed uint64, h host, f front, ex exempt) (problem string, messages int) {
+func notice(t *testing.T, seed uint64, h host, f front, ex map[string]int) (problem string, messages int) {
 	t.Helper()
 	lim := limits{size: []int{200, 10_000}[seed%2], recipients: 5, timeout: time.Hour / 2}
 	name := fmt.Sprintf("%s, seed %d, limits %+v", h.name, seed, lim)

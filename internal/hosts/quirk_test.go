@@ -135,7 +135,10 @@ var quirks = []quirk{
 	{name: "a message that is too big", on: notEarly, play: func(a *account) {
 		a.begin("", 1+a.IntN(2))
 		a.data(a.text(strings.Repeat("x", a.size)))
-	}, ends: map[string]string{bradfitzHost.name: "it takes what it has read of the rest for commands"}},
+	}, ends: map[string]string{
+		mhaleHost.name:    "it refuses before the end, and would take the rest for commands",
+		bradfitzHost.name: "it does, too",
+	}},
 	{name: "a message full of lines that may be the end", on: notEarly, play: func(a *account) {
 		a.begin("", 1+a.IntN(2))
 		a.data(strings.Repeat(a.pick(" .\r\n", ".\r\n", ".\u00a0\r\n", "\u2003.\r\n", "\t.\r\n"), 1+a.IntN(90)) + a.evil())

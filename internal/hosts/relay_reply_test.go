@@ -261,7 +261,7 @@ type lines struct {
 
 // next returns how much of b may be handed on before the host has to show what it
 // makes of it.
-func (l *lines) next(b []byte, onlyDot bool) (n int, at end) {
+func (l *lines) next(b []byte, onlyDot, inBulk bool) (n int, at end) {
 	for n < len(b) {
 		ch := b[n]
 		if ch == '\r' && n+1 == len(b) {
@@ -290,6 +290,8 @@ func (l *lines) next(b []byte, onlyDot bool) (n int, at end) {
 			return n, sureEnd
 		case dots && !onlyDot:
 			return n, mayBeEnd
+		case !inBulk:
+			return n, noEnd
 		}
 	}
 	return n, noEnd

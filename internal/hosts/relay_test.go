@@ -48,6 +48,7 @@ type relay struct {
 // rules are those that a relay may break, one at a time.
 type rules struct {
 	trustsRefusals bool // a refusal where content may have ended was the reply to its end
+	inBulk         bool // the host gets more than a line of content at once
 	onlyDot        bool // content ends in a line "." CRLF and nowhere else
 	tellsEarly     bool // a 2xx goes to the client before the end of the message
 	feedsOn        bool // content goes on after a Read that failed
@@ -265,7 +266,7 @@ func (c *relay) bringContent() error {
 	for {
 		n, at := min(chunk, len(c.in)), noEnd
 		if chunk == 0 {
-			n, at = c.piece.next(c.in, c.onlyDot)
+			n, at = c.piece.next(c.in, c.onlyDot, c.inBulk)
 		}
 		if n > 0 {
 			c.rest, c.in = c.in[:n:n], c.in[n:]

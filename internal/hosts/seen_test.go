@@ -13,11 +13,10 @@ import (
 // message.
 
 // unlike tells where the two differ.
-func unlike(h host, events []event, ex exempt) string {
+func unlike(h host, events []event) string {
 	var last, now view
 	var line string
 	var arguments []string // of MAIL and RCPT, as passed
-	own := ownBuffer(h, events)
 	for i, e := range events {
 		problem := ""
 		switch e.what {
@@ -33,11 +32,7 @@ func unlike(h host, events []event, ex exempt) string {
 		case delivered, refused:
 			problem = differs(e.msg, now)
 		}
-		switch {
-		case problem == "":
-		case own[i]:
-			ex[executesOwn]++
-		default:
+		if problem != "" {
 			return fmt.Sprintf("%s\n%s", problem, tale(events[:i+1]))
 		}
 	}
@@ -171,12 +166,12 @@ func (d *dialogue) forwardPath() string {
 
 // look plays one roaming client and tells where the views differ, and how many
 // messages the host has had.
-func look(t *testing.T, seed uint64, h host, c cut, tr transport, f front, ex exempt) (problem string, messages int) {
+func look(t *testing.T, seed uint64, h host, c cut, tr transport, f front) (problem string, messages int) {
 	t.Helper()
 	lim := limits{size: []int{40, 1000}[seed%2], recipients: 5, timeout: time.Minute}
 	problem, events := talk(t, seed, h, lim, c, tr, f, false, roam)
 	if problem == "" {
-		if problem = unlike(h, events, ex); problem != "" {
+		if problem = unlike(h, events); problem != "" {
 			problem = fmt.Sprintf("%s, seed %d, %s over %s, limits %+v: %s", h.name, seed, c, tr.name, lim, problem)
 		}
 	}
@@ -194,12 +189,12 @@ func TestAHookIsShownTheTransactionThatTheHostHas(t *testing.T) {
 		messages := 0
 		for seed := range uint64(n) {
 			f := library(settingsFor(tr, seed%4 == 3)...)
-			problem, m := look(t, seed, h, c, tr, f, make(exempt))
+			problem, m := look(t, seed, h, c, tr, f)
 			found.add(seed, problem)
 			messages += m
 		}
 		found.report(t, "of a roaming client", n)
-		if messages < n/2 {
+		if messages < n/5 {
 			t.Errorf("only %d messages in %d sessions: the property says little", messages, n)
 		}
 	})
