@@ -186,7 +186,7 @@ func TestEveryCommandThatAHostExecutesWasPassedByTheHook(t *testing.T) {
 		}
 		blasts.report(t, "of octets", n)
 		bodies.report(t, "of a client with manners", n)
-		if total < n {
+		if total < n/2 {
 			t.Errorf("only %d commands were executed in %d sessions: the property says little", total, n)
 		}
 	})
