@@ -20,9 +20,10 @@ import (
 // speaker is the client's side of a dialogue.
 type speaker struct {
 	net.Conn
-	r     *bufio.Reader
-	cut   func(left []byte, gone int) int
-	taken *takenConn // the server's end, if it is known what it has read
+	r      *bufio.Reader
+	cut    func(left []byte, gone int) int
+	taken  *takenConn // the server's end, if it is known what it has read
+	bubble bool       // time is not real
 
 	queue         []byte // to be sent at once
 	sent, longest int    // octets, so far and at once
@@ -77,6 +78,12 @@ func (k *speaker) step(step string) error {
 		}
 		k.Conn, k.r, k.taken = tc, bufio.NewReader(tc), nil
 		return err
+	case "WAIT":
+		k.flush.Wait()
+		return waitFor(text, k.bubble)
+	case "HALFCLOSE":
+		k.flush.Wait()
+		return k.Conn.(interface{ CloseWrite() error }).CloseWrite()
 	case "CLOSE":
 		k.flush.Wait()
 		k.Close() // the server may have done so: no matter
@@ -202,4 +209,17 @@ func (c *takenConn) await(octets int) bool {
 		}
 	}
 	return true
+}
+
+// waitFor lets time pass, which is not real.
+func waitFor(text string, bubble bool) error {
+	d, err := time.ParseDuration(text)
+	if err == nil && !bubble {
+		err = fmt.Errorf("time is real here")
+	}
+	if err != nil {
+		return err
+	}
+	time.Sleep(d) // in a bubble
+	return nil
 }

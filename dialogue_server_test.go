@@ -10,16 +10,25 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/seed3262c777/smtpproxy/internal/servertest"
 )
 
-// This file plays the server's side of a dialogue from its script.
+// This file plays the server's side of a dialogue from its script. Beside the words
+// told of in dialogue_test.go, it has
+//
+//	WAIT 11s       it takes so long, in a bubble
+//	LATE           it sets a deadline that has passed, and its Read fails; then it
+//	               has all the time again
+//	SILENCE 10s    it waits for so long, and gets nothing, in a bubble
+//	BROKEN         its Read fails, and not as at the end
 
 // scripted is a server that does what its script says, on one connection.
 type scripted struct {
 	script []string
-	err    error // what kept it from that; for use after Serve
+	bubble bool  // time is not real
+	err    error // what kept it from its script; for use after Serve
 
 	mu       sync.Mutex
 	commands []string
@@ -82,6 +91,22 @@ func (s *scripted) step(c net.Conn, r *bufio.Reader, step string) error {
 			return fmt.Errorf("got %q, %w", got[:n], err)
 		}
 		return nil
+	case "WAIT":
+		return waitFor(text, s.bubble)
+	case "LATE":
+		return expectTimeout(c, r, -time.Second)
+	case "SILENCE":
+		d, err := time.ParseDuration(text)
+		if err != nil || !s.bubble {
+			return fmt.Errorf("a bubble's time is needed, %w", err)
+		}
+		return expectTimeout(c, r, d)
+	case "BROKEN":
+		n, err := r.Read(make([]byte, 100))
+		if n > 0 || err == nil || err == io.EOF || os.IsTimeout(err) {
+			return fmt.Errorf("got %d octets, %v", n, err)
+		}
+		return nil
 	case "END":
 		rest, err := io.ReadAll(r)
 		if len(rest) > 0 || os.IsTimeout(err) {
@@ -90,6 +115,16 @@ func (s *scripted) step(c net.Conn, r *bufio.Reader, step string) error {
 		return nil
 	}
 	return fmt.Errorf("unknown step")
+}
+
+// expectTimeout reads with so much time, and gets nothing.
+func expectTimeout(c net.Conn, r *bufio.Reader, d time.Duration) error {
+	c.SetReadDeadline(time.Now().Add(d))
+	defer c.SetReadDeadline(time.Time{})
+	if b, err := r.Peek(1); !os.IsTimeout(err) {
+		return fmt.Errorf("got %q, %v", b, err)
+	}
+	return nil
 }
 
 func (s *scripted) Close() error {

@@ -4,22 +4,18 @@ import (
 	"bufio"
 	"bytes"
 	"crypto/tls"
-	"io"
-	"maps"
 	"math/rand/v2"
 	"net"
 	"path/filepath"
 	"regexp"
-	"slices"
 	"strconv"
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
-	"github.com/emersion/go-smtp"
 	"github.com/seed3262c777/smtpproxy"
-	"github.com/seed3262c777/smtpproxy/internal/servertest"
 	"golang.org/x/tools/txtar"
 )
 
@@ -29,11 +25,13 @@ import (
 //	servers    the servers to run it against, a line each: a name of
 //	           dialogueServers, and options of serverOptions
 //	transports what it runs over, a line each: names of dialogueTransports.
-//	           Without it, all of them: TCP only is for what is about STARTTLS,
-//	           or about being outside of TLS
+//	           Without it, all of them but the bubble: TCP only is for what is
+//	           about STARTTLS, or about being outside of TLS, the bubble for
+//	           what is about time
 //	cuts       how it is cut, a line each: names of cuts. Without it, whole, by
 //	           octets and at random; at every octet is for a chosen few
-//	proxy      options of proxyOptions, if any
+//	proxy      options of proxyOptions, if any. If it has several lines, each
+//	           is for a run of its own; "none" are no options
 //	dialogue   what is said, a line each:
 //	    C: line        the client sends the line and CRLF
 //	    C> "octets"    the client sends octets, as a Go string; x*1000
@@ -45,13 +43,16 @@ import (
 //	    S? line        likewise, if it comes at all before the end
 //	    TLS            the client shakes hands
 //	    NOTLS          the client tries to, and fails
+//	    WAIT 11s       nothing happens for so long, in a bubble
+//	    HALFCLOSE      the client closes its side, and reads on
 //	    CLOSE          the client closes
 //	    END            the server closes
 //	           Lines that the client sends in a row leave at once, but for "|"
 //	           on a line of its own between them.
 //	script     what the server called "scripted" does, in the words of dialogue
 //	           with the sides changed: it reads C: and C>, it writes S: and
-//	           S>, and END is the end of what it can read. It closes at the end
+//	           S>, and END is the end of what it can read. Further words are
+//	           told of in dialogue_server_test.go. It closes at the end
 //	hook       the lines that the hook was shown, in order
 //	tells      the transaction that the hook was told of with each DATA and
 //	           BDAT: its sender and recipients
@@ -92,13 +93,18 @@ func (d dialogue) file(name, server string) (text string, ok bool) {
 
 // greet returns the text with LHLO for EHLO, if that is how the server is greeted.
 func greet(text, server string) string {
-	if strings.HasPrefix(server, "go-smtp-lmtp") {
+	if strings.HasPrefix(server, "go-smtp-lmtp") || server == "lmtp" {
 		return greeting.ReplaceAllString(text, "${1}LHLO ")
 	}
 	return text
 }
 
 var greeting = regexp.MustCompile(`(?m)^(C: |C> "|)EHLO `)
+
+// proxies returns the sets of options of the proxy to play it with.
+func (d dialogue) proxies(server string) []string {
+	return d.lines("proxy", strings.Fields(server)[0])
+}
 
 // lines returns the same, split at line ends.
 func (d dialogue) lines(name, server string) []string {
@@ -107,70 +113,6 @@ func (d dialogue) lines(name, server string) []string {
 }
 
 func lines(text string) []string { return strings.Split(strings.TrimRight(text, "\n"), "\n") }
-
-// dialogueServer is what plays the server.
-type dialogueServer interface {
-	Serve(net.Listener) error
-	Close() error
-	Commands() []string
-	Messages() []servertest.Message
-}
-
-// go-smtp's LMTP is not for chunks of a message that doesn't come to its end: that
-// is a data race within go-smtp v0.25.1.
-var dialogueServers = map[string]func(...servertest.Option) *servertest.Server{
-	"go-smtp":            servertest.GoSMTP,
-	"go-smtp-lmtp":       func(o ...servertest.Option) *servertest.Server { return servertest.GoSMTPLMTP(false, o...) },
-	"go-smtp-lmtp-early": func(o ...servertest.Option) *servertest.Server { return servertest.GoSMTPLMTP(true, o...) },
-	"strict":             servertest.Strict,
-	"strict-by-lines": func(o ...servertest.Option) *servertest.Server {
-		return servertest.Strict(append(o, servertest.LineByLine())...)
-	},
-	"lenient": servertest.Lenient,
-	"early":   func(o ...servertest.Option) *servertest.Server { return servertest.EarlyRefuser(10, o...) },
-	"early-0": func(o ...servertest.Option) *servertest.Server { return servertest.EarlyRefuser(0, o...) },
-}
-
-var serverOptions = map[string]func(*smtp.Server){
-	"tls":        func(s *smtp.Server) { s.TLSConfig = serverTLS() },
-	"size":       func(s *smtp.Server) { s.MaxMessageBytes = 20 },
-	"requiretls": func(s *smtp.Server) { s.EnableREQUIRETLS = true },
-	"no-insecure-auth": func(s *smtp.Server) {
-		s.AllowInsecureAuth = false
-	},
-	"dsn":       func(s *smtp.Server) { s.EnableDSN = true },
-	"impatient": func(s *smtp.Server) { s.WriteTimeout = 200 * time.Millisecond },
-	"failing":   func(s *smtp.Server) { s.Backend = failingBackend{s.Backend} },
-}
-
-// failingBackend refuses each message, whatever there is of it.
-type failingBackend struct{ smtp.Backend }
-
-type failingSession struct{ smtp.Session }
-
-func (b failingBackend) NewSession(c *smtp.Conn) (smtp.Session, error) {
-	s, err := b.Backend.NewSession(c)
-	return failingSession{s}, err
-}
-
-func (failingSession) Data(io.Reader) error {
-	return &smtp.SMTPError{Code: 554, EnhancedCode: smtp.EnhancedCode{5, 6, 0}, Message: "failing"}
-}
-
-var proxyOptions = map[string]func(*smtpproxy.Proxy){
-	"tls":               func(p *smtpproxy.Proxy) { p.TLSConfig = serverTLS() },
-	"implicit-tls":      func(p *smtpproxy.Proxy) { p.TLSConfig, p.ImplicitTLS = serverTLS(), true },
-	"insecure-auth":     func(p *smtpproxy.Proxy) { p.AllowInsecureAuth = true },
-	"requiretls":        func(p *smtpproxy.Proxy) { p.TLSKeywords = []string{"REQUIRETLS"} },
-	"no-bare-newlines":  func(p *smtpproxy.Proxy) { p.RejectBareNewlines = true },
-	"four-commands":     func(p *smtpproxy.Proxy) { p.MaxCommands = 4 },
-	"two-errors":        func(p *smtpproxy.Proxy) { p.MaxErrors = 2 },
-	"sasl-line-of-20":   func(p *smtpproxy.Proxy) { p.MaxSASLLineLength, p.AllowInsecureAuth = 20, true },
-	"reply-of-100":      func(p *smtpproxy.Proxy) { p.MaxReplyLength = 100 },
-	"two-small-chunks":  func(p *smtpproxy.Proxy) { p.MaxSmallChunks = 2 },
-	"read-ahead-of-one": func(p *smtpproxy.Proxy) { p.MaxReadAhead = 1 },
-	"require-tls-auth":  func(p *smtpproxy.Proxy) { p.RequireTLSForAuth = true },
-}
 
 func readDialogue(t *testing.T, name string) dialogue {
 	t.Helper()
@@ -182,7 +124,7 @@ func readDialogue(t *testing.T, name string) dialogue {
 		t.Fatalf("%s doesn't tell what it is about", name)
 	}
 	d := dialogue{
-		transports: slices.Sorted(maps.Keys(dialogueTransports)),
+		transports: []string{"TCP", "TLS", "implicit TLS"},
 		cuts:       []string{"whole", "by octets", "at random"},
 		files:      make(map[string]string),
 	}
@@ -236,23 +178,30 @@ func TestDialogues(t *testing.T) {
 				if !ok {
 					t.Fatalf("%s: unknown transport %q", file, transport)
 				}
-				for _, name := range d.cuts {
-					cut := cuts[name]
+				for _, cutName := range d.cuts {
+					cut := cuts[cutName]
 					if cut == nil {
-						t.Fatalf("%s: unknown cut %q", file, name)
+						t.Fatalf("%s: unknown cut %q", file, cutName)
 					}
-					if runs[name] == 0 {
+					if runs[cutName] == 0 {
 						continue
 					}
-					t.Run(strings.TrimSuffix(filepath.Base(file), ".txtar")+"/"+server+"/"+transport+"/"+name, func(t *testing.T) {
-						t.Parallel()
-						for run := range runs[name] {
-							k := d.play(t, server, transport, cut(run))
-							if t.Failed() || k.sent > 100_000 || name == everyOctet && run+2 >= k.longest {
-								return // what is long is played once
-							}
+					name := strings.TrimSuffix(filepath.Base(file), ".txtar") + "/" + server + "/" + transport + "/" + cutName
+					for _, options := range d.proxies(server) {
+						name := name
+						if len(d.proxies(server)) > 1 {
+							name += "/" + options
 						}
-					})
+						t.Run(name, func(t *testing.T) {
+							t.Parallel()
+							for run := range runs[cutName] {
+								k := d.play(t, server, options, transport, cut(run))
+								if t.Failed() || k.sent > 100_000 || cutName == everyOctet && run+2 >= k.longest {
+									return // what is long is played once
+								}
+							}
+						})
+					}
 				}
 			}
 		}
@@ -261,11 +210,13 @@ func TestDialogues(t *testing.T) {
 
 // dialogueTransports are what dialogues run over, and how often with each of the
 // cuts: TLS beneath the library or begun by it, its records being the pieces, and
-// TCP, where a piece leaves when the one before has been read.
+// TCP, where a piece leaves when the one before has been read, as over a pipe in a
+// bubble, where time passes only when all wait for it.
 var dialogueTransports = map[string]map[string]int{
 	"TCP":          {"whole": 1, "by octets": 1, "at random": 5, everyOctet: 1000},
 	"TLS":          {"whole": 1, "by octets": 1, "at random": 2},
 	"implicit TLS": {"whole": 1, "at random": 1},
+	"bubble":       {"whole": 1, "by octets": 1, "at random": 2},
 }
 
 const everyOctet = "at every octet"
@@ -290,11 +241,25 @@ var cuts = map[string]func(run int) func(left []byte, gone int) int{
 }
 
 // play plays the dialogue against one server. It returns the client.
-func (d dialogue) play(t *testing.T, server, transport string, cut func(left []byte, gone int) int) *speaker {
+func (d dialogue) play(t *testing.T, server, options, transport string, cut func(left []byte, gone int) int) *speaker {
+	k := &speaker{cut: cut, bubble: transport == "bubble"}
+	if k.bubble {
+		synctest.Test(t, func(t *testing.T) { d.playHere(t, server, options, transport, k) })
+	} else {
+		d.playHere(t, server, options, transport, k)
+	}
+	return k
+}
+
+func (d dialogue) playHere(t *testing.T, server, options, transport string, k *speaker) {
+	patience := 15 * time.Second
+	if k.bubble {
+		patience = 24 * time.Hour
+	}
 	words := strings.Fields(server)
 	server = words[0]
 	var srv dialogueServer
-	script := &scripted{}
+	script := &scripted{bubble: k.bubble}
 	if server == "scripted" {
 		script.script = d.lines("script", server)
 		srv = script
@@ -303,22 +268,19 @@ func (d dialogue) play(t *testing.T, server, transport string, cut func(left []b
 	}
 	hook := &dialogueHook{}
 	p := &smtpproxy.Proxy{Hook: hook}
-	options, _ := d.file("proxy", server)
-	for _, w := range strings.Fields(options) {
-		if proxyOptions[w] == nil {
-			t.Fatalf("unknown option %q of the proxy", w)
-		}
-		proxyOptions[w](p)
-	}
+	setOptions(t, p, options)
 	if transport == "implicit TLS" {
 		p.TLSConfig, p.ImplicitTLS = serverTLS(), true
 	}
-	k := &speaker{cut: cut}
 	tr := newTransport(true, func() (server, client net.Conn, err error) {
+		if k.bubble {
+			server, client = net.Pipe()
+			return server, client, nil
+		}
 		if server, client, err = connectTCP(); err != nil {
 			return nil, nil, err
 		}
-		client.SetDeadline(time.Now().Add(15 * time.Second))
+		client.SetDeadline(time.Now().Add(patience))
 		switch transport {
 		case "TCP":
 			k.taken = newTakenConn(server)
@@ -344,7 +306,7 @@ func (d dialogue) play(t *testing.T, server, transport string, cut func(left []b
 	k.flush.Wait()
 	if err == nil {
 		// What the client has left behind is for the server to work off.
-		fallback := time.AfterFunc(15*time.Second, func() {
+		fallback := time.AfterFunc(patience, func() {
 			t.Error("the server doesn't close")
 			srv.Close()
 		})
@@ -380,7 +342,6 @@ func (d dialogue) play(t *testing.T, server, transport string, cut func(left []b
 	}
 	check("messages", "the server took", messages)
 	check("envelopes", "the server took messages", envelopes)
-	return k
 }
 
 // countedListener counts the connections that the server hasn't closed.
@@ -410,23 +371,6 @@ func (c *countedConn) Close() error {
 
 // NetConn lets smtpproxy.SessionOf find what it looks for.
 func (c *countedConn) NetConn() net.Conn { return c.Conn }
-
-// startServer returns the server that is described by its name and options.
-func startServer(t *testing.T, words []string) dialogueServer {
-	t.Helper()
-	start, ok := dialogueServers[words[0]]
-	if !ok {
-		t.Fatalf("unknown server %q", words[0])
-	}
-	var options []servertest.Option
-	for _, w := range words[1:] {
-		if serverOptions[w] == nil {
-			t.Fatalf("unknown option %q of a server", w)
-		}
-		options = append(options, servertest.Configure(serverOptions[w]))
-	}
-	return start(options...)
-}
 
 // dialogueHook passes everything and remembers what it was told.
 type dialogueHook struct {

@@ -1,0 +1,133 @@
+package smtpproxy_test
+
+import (
+	"io"
+	"net"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/emersion/go-smtp"
+	"github.com/seed3262c777/smtpproxy"
+	"github.com/seed3262c777/smtpproxy/internal/servertest"
+)
+
+// This file has the names that dialogues use: of servers, and of the options of
+// servers and of the proxy.
+
+// dialogueServer is what plays the server.
+type dialogueServer interface {
+	Serve(net.Listener) error
+	Close() error
+	Commands() []string
+	Messages() []servertest.Message
+}
+
+// go-smtp's LMTP is not for chunks of a message that doesn't come to its end: that
+// is a data race within go-smtp v0.25.1.
+var dialogueServers = map[string]func(...servertest.Option) *servertest.Server{
+	"go-smtp":            servertest.GoSMTP,
+	"go-smtp-lmtp":       func(o ...servertest.Option) *servertest.Server { return servertest.GoSMTPLMTP(false, o...) },
+	"go-smtp-lmtp-early": func(o ...servertest.Option) *servertest.Server { return servertest.GoSMTPLMTP(true, o...) },
+	"strict":             servertest.Strict,
+	"strict-by-lines": func(o ...servertest.Option) *servertest.Server {
+		return servertest.Strict(append(o, servertest.LineByLine())...)
+	},
+	"lenient": servertest.Lenient,
+	"lmtp": func(o ...servertest.Option) *servertest.Server {
+		return servertest.Lenient(append(o, servertest.LMTP())...)
+	},
+	"reads-ahead": servertest.RunAhead,
+	"early":       func(o ...servertest.Option) *servertest.Server { return servertest.EarlyRefuser(10, o...) },
+	"early-0":     func(o ...servertest.Option) *servertest.Server { return servertest.EarlyRefuser(0, o...) },
+}
+
+// serverOptions are for go-smtp's servers, the second half for the others.
+var serverOptions = map[string]servertest.Option{
+	"tls":              servertest.Configure(func(s *smtp.Server) { s.TLSConfig = serverTLS() }),
+	"size":             servertest.Configure(func(s *smtp.Server) { s.MaxMessageBytes = 20 }),
+	"requiretls":       servertest.Configure(func(s *smtp.Server) { s.EnableREQUIRETLS = true }),
+	"no-insecure-auth": servertest.Configure(func(s *smtp.Server) { s.AllowInsecureAuth = false }),
+	"dsn":              servertest.Configure(func(s *smtp.Server) { s.EnableDSN = true }),
+	"impatient":        servertest.Configure(func(s *smtp.Server) { s.WriteTimeout = 200 * time.Millisecond }),
+	"failing":          servertest.Configure(func(s *smtp.Server) { s.Backend = failingBackend{s.Backend} }),
+
+	"dot-crlf":              servertest.DotCRLF(),
+	"trim-dot":              servertest.TrimDot(),
+	"unstuff-dot":           servertest.UnstuffDot(),
+	"lines-of-20":           servertest.LimitLines(20),
+	"lines-of-100":          servertest.LimitLines(100),
+	"read-on":               servertest.ReadOn(),
+	"keep-buffer":           servertest.KeepBuffer(),
+	"give-up":               servertest.GiveUp(),
+	"keep-envelope":         servertest.KeepEnvelope(),
+	"keep-over-hello":       servertest.KeepOverHello(),
+	"drop-at-refused-hello": servertest.DropAtRefusedHello(),
+	"mail-anew":             servertest.MailAnew(),
+	"recipients-first":      servertest.RecipientsFirst(),
+	"base-zero":             servertest.BDATBaseZero(),
+	"answers-chunks-first":  servertest.AnswerChunksFirst(),
+	"refuses-messages":      servertest.AnswerMessages("550 5.7.1 not this one"),
+	"takes-in-its-words":    servertest.AnswerMessages("250 2.0.0 with pleasure"),
+	"refuses-the-first":     servertest.RefuseFirst(1),
+	"refuses-a":             servertest.Refuse("a@x"),
+	"refuses-b":             servertest.Refuse("b@x"),
+}
+
+var proxyOptions = map[string]func(*smtpproxy.Proxy){
+	"none":              func(*smtpproxy.Proxy) {},
+	"tls":               func(p *smtpproxy.Proxy) { p.TLSConfig = serverTLS() },
+	"implicit-tls":      func(p *smtpproxy.Proxy) { p.TLSConfig, p.ImplicitTLS = serverTLS(), true },
+	"insecure-auth":     func(p *smtpproxy.Proxy) { p.AllowInsecureAuth = true },
+	"requiretls":        func(p *smtpproxy.Proxy) { p.TLSKeywords = []string{"REQUIRETLS"} },
+	"no-bare-newlines":  func(p *smtpproxy.Proxy) { p.RejectBareNewlines = true },
+	"four-commands":     func(p *smtpproxy.Proxy) { p.MaxCommands = 4 },
+	"two-errors":        func(p *smtpproxy.Proxy) { p.MaxErrors = 2 },
+	"sasl-line-of-20":   func(p *smtpproxy.Proxy) { p.MaxSASLLineLength, p.AllowInsecureAuth = 20, true },
+	"reply-of-100":      func(p *smtpproxy.Proxy) { p.MaxReplyLength = 100 },
+	"two-small-chunks":  func(p *smtpproxy.Proxy) { p.MaxSmallChunks = 2 },
+	"read-ahead-of-one": func(p *smtpproxy.Proxy) { p.MaxReadAhead = 1 },
+	"require-tls-auth":  func(p *smtpproxy.Proxy) { p.RequireTLSForAuth = true },
+}
+
+// failingBackend refuses each message, whatever there is of it.
+type failingBackend struct{ smtp.Backend }
+
+type failingSession struct{ smtp.Session }
+
+func (b failingBackend) NewSession(c *smtp.Conn) (smtp.Session, error) {
+	s, err := b.Backend.NewSession(c)
+	return failingSession{s}, err
+}
+
+func (failingSession) Data(io.Reader) error {
+	return &smtp.SMTPError{Code: 554, EnhancedCode: smtp.EnhancedCode{5, 6, 0}, Message: "failing"}
+}
+
+// startServer returns the server that is described by its name and options.
+func startServer(t *testing.T, words []string) dialogueServer {
+	t.Helper()
+	start, ok := dialogueServers[words[0]]
+	if !ok {
+		t.Fatalf("unknown server %q", words[0])
+	}
+	var options []servertest.Option
+	for _, w := range words[1:] {
+		if serverOptions[w] == nil {
+			t.Fatalf("unknown option %q of a server", w)
+		}
+		options = append(options, serverOptions[w])
+	}
+	return start(options...)
+}
+
+// setOptions gives the proxy the options that a line names.
+func setOptions(t *testing.T, p *smtpproxy.Proxy, line string) {
+	t.Helper()
+	for _, w := range strings.Fields(line) {
+		if proxyOptions[w] == nil {
+			t.Fatalf("unknown option %q of the proxy", w)
+		}
+		proxyOptions[w](p)
+	}
+}
