@@ -3,6 +3,7 @@ package smtpproxy_test
 import (
 	"io"
 	"net"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -30,16 +31,25 @@ var dialogueServers = map[string]func(...servertest.Option) *servertest.Server{
 	"go-smtp-lmtp":       func(o ...servertest.Option) *servertest.Server { return servertest.GoSMTPLMTP(false, o...) },
 	"go-smtp-lmtp-early": func(o ...servertest.Option) *servertest.Server { return servertest.GoSMTPLMTP(true, o...) },
 	"strict":             servertest.Strict,
-	"strict-by-lines": func(o ...servertest.Option) *servertest.Server {
-		return servertest.Strict(append(o, servertest.LineByLine())...)
-	},
-	"lenient": servertest.Lenient,
-	"lmtp": func(o ...servertest.Option) *servertest.Server {
-		return servertest.Lenient(append(o, servertest.LMTP())...)
-	},
-	"reads-ahead": servertest.RunAhead,
-	"early":       func(o ...servertest.Option) *servertest.Server { return servertest.EarlyRefuser(10, o...) },
-	"early-0":     func(o ...servertest.Option) *servertest.Server { return servertest.EarlyRefuser(0, o...) },
+	"strict-by-lines":    with(servertest.Strict, servertest.LineByLine()),
+	"lenient":            servertest.Lenient,
+	"reads-ahead":        servertest.RunAhead,
+	"early":              func(o ...servertest.Option) *servertest.Server { return servertest.EarlyRefuser(10, o...) },
+	"early-0":            func(o ...servertest.Option) *servertest.Server { return servertest.EarlyRefuser(0, o...) },
+
+	"lmtp":     with(servertest.Lenient, servertest.LMTP()),
+	"trims":    with(servertest.Lenient, servertest.TrimDot()),
+	"unstuffs": with(servertest.Lenient, servertest.UnstuffDot()),
+	// What servers do that people use, but for their limits.
+	"mhale": with(servertest.Lenient, servertest.DotCRLF(), servertest.KeepEnvelope(), servertest.MailAnew()),
+	"bradfitz": with(servertest.Lenient, servertest.DotCRLF(), servertest.KeepBuffer(), servertest.KeepEnvelope(),
+		servertest.KeepOverHello(), servertest.GiveUp()),
+	"chrj": with(servertest.Lenient, servertest.DropAtRefusedHello()),
+}
+
+// with returns a constructor of servers with more options.
+func with(start func(...servertest.Option) *servertest.Server, more ...servertest.Option) func(...servertest.Option) *servertest.Server {
+	return func(o ...servertest.Option) *servertest.Server { return start(slices.Concat(more, o)...) }
 }
 
 // serverOptions are for go-smtp's servers, the second half for the others.
