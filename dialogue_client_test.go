@@ -17,6 +17,12 @@ import (
 
 // This file plays the client's side of a dialogue.
 
+// How long the client waits at all, and in a bubble.
+const (
+	dialoguePatience = 15 * time.Second
+	bubblePatience   = 24 * time.Hour
+)
+
 // speaker is the client's side of a dialogue.
 type speaker struct {
 	net.Conn
@@ -81,6 +87,13 @@ func (k *speaker) step(step string) error {
 	case "WAIT":
 		k.flush.Wait()
 		return waitFor(text, k.bubble)
+	case "SILENCE":
+		d, err := time.ParseDuration(text)
+		if err != nil || !k.bubble {
+			return fmt.Errorf("a bubble's time is needed, %w", err)
+		}
+		defer k.SetDeadline(time.Now().Add(bubblePatience))
+		return expectTimeout(k.Conn, k.r, d)
 	case "HALFCLOSE":
 		k.flush.Wait()
 		return k.Conn.(interface{ CloseWrite() error }).CloseWrite()

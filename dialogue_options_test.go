@@ -60,7 +60,23 @@ var serverOptions = map[string]servertest.Option{
 	"no-insecure-auth": servertest.Configure(func(s *smtp.Server) { s.AllowInsecureAuth = false }),
 	"dsn":              servertest.Configure(func(s *smtp.Server) { s.EnableDSN = true }),
 	"impatient":        servertest.Configure(func(s *smtp.Server) { s.WriteTimeout = 200 * time.Millisecond }),
+	"patient":          servertest.ReadTimeout(24 * time.Hour),
 	"failing":          servertest.Configure(func(s *smtp.Server) { s.Backend = failingBackend{s.Backend} }),
+
+	// LMTP
+	"tells-all-first":   tellFirst(unless("", nil)),
+	"refuses-a-first":   tellFirst(unless("a@x", errNotHere)),
+	"refuses-b-first":   tellFirst(unless("b@x", errNotHere)),
+	"leaves-a-first":    tellFirst(unless("a@x", errLeaving)),
+	"panics-in-content": panicIn(10),
+	"panics-at-the-end": panicIn(-1),
+	"leaves-a": lmtpData(func(x *lmtpSession, r io.Reader, status smtp.StatusCollector) error {
+		err := x.Data(r)
+		for _, to := range x.to {
+			status.SetStatus(to, unless("a@x", errLeaving)(to))
+		}
+		return err
+	}),
 
 	"dot-crlf":              servertest.DotCRLF(),
 	"trim-dot":              servertest.TrimDot(),
@@ -98,20 +114,6 @@ var proxyOptions = map[string]func(*smtpproxy.Proxy){
 	"two-small-chunks":  func(p *smtpproxy.Proxy) { p.MaxSmallChunks = 2 },
 	"read-ahead-of-one": func(p *smtpproxy.Proxy) { p.MaxReadAhead = 1 },
 	"require-tls-auth":  func(p *smtpproxy.Proxy) { p.RequireTLSForAuth = true },
-}
-
-// failingBackend refuses each message, whatever there is of it.
-type failingBackend struct{ smtp.Backend }
-
-type failingSession struct{ smtp.Session }
-
-func (b failingBackend) NewSession(c *smtp.Conn) (smtp.Session, error) {
-	s, err := b.Backend.NewSession(c)
-	return failingSession{s}, err
-}
-
-func (failingSession) Data(io.Reader) error {
-	return &smtp.SMTPError{Code: 554, EnhancedCode: smtp.EnhancedCode{5, 6, 0}, Message: "failing"}
 }
 
 // startServer returns the server that is described by its name and options.

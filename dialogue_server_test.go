@@ -3,6 +3,7 @@ package smtpproxy_test
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"fmt"
 	"io"
 	"net"
@@ -22,7 +23,8 @@ import (
 //	LATE           it sets a deadline that has passed, and its Read fails; then it
 //	               has all the time again
 //	SILENCE 10s    it waits for so long, and gets nothing, in a bubble
-//	BROKEN         its Read fails, and not as at the end
+//	BROKEN "octets" its Read fails, and not as at the end, behind no more than those
+//	               octets
 
 // scripted is a server that does what its script says, on one connection.
 type scripted struct {
@@ -102,9 +104,13 @@ func (s *scripted) step(c net.Conn, r *bufio.Reader, step string) error {
 		}
 		return expectTimeout(c, r, d)
 	case "BROKEN":
-		n, err := r.Read(make([]byte, 100))
-		if n > 0 || err == nil || err == io.EOF || os.IsTimeout(err) {
-			return fmt.Errorf("got %d octets, %v", n, err)
+		before, err := unquote(cmp.Or(text, `""`))
+		if err != nil {
+			return err
+		}
+		// io.ReadAll has no error for io.EOF.
+		if got, err := io.ReadAll(r); err == nil || os.IsTimeout(err) || !bytes.HasPrefix(before, got) {
+			return fmt.Errorf("got %q, %v", got, err)
 		}
 		return nil
 	case "END":

@@ -43,7 +43,8 @@ import (
 //	    S? line        likewise, if it comes at all before the end
 //	    TLS            the client shakes hands
 //	    NOTLS          the client tries to, and fails
-//	    WAIT 11s       nothing happens for so long, in a bubble
+//	    WAIT 11s       the client does nothing for so long, in a bubble
+//	    SILENCE 11s    the client gets nothing for so long, in a bubble
 //	    HALFCLOSE      the client closes its side, and reads on
 //	    CLOSE          the client closes
 //	    END            the server closes
@@ -252,9 +253,9 @@ func (d dialogue) play(t *testing.T, server, options, transport string, cut func
 }
 
 func (d dialogue) playHere(t *testing.T, server, options, transport string, k *speaker) {
-	patience := 15 * time.Second
+	patience := dialoguePatience
 	if k.bubble {
-		patience = 24 * time.Hour
+		patience = bubblePatience
 	}
 	words := strings.Fields(server)
 	server = words[0]
@@ -275,7 +276,7 @@ func (d dialogue) playHere(t *testing.T, server, options, transport string, k *s
 	tr := newTransport(true, func() (server, client net.Conn, err error) {
 		if k.bubble {
 			server, client = net.Pipe()
-			return server, client, nil
+			return server, client, client.SetDeadline(time.Now().Add(patience))
 		}
 		if server, client, err = connectTCP(); err != nil {
 			return nil, nil, err
