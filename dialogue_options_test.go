@@ -111,6 +111,7 @@ var proxyOptions = map[string]func(*smtpproxy.Proxy){
 	"two-errors":        func(p *smtpproxy.Proxy) { p.MaxErrors = 2 },
 	"sasl-line-of-20":   func(p *smtpproxy.Proxy) { p.MaxSASLLineLength, p.AllowInsecureAuth = 20, true },
 	"reply-of-100":      func(p *smtpproxy.Proxy) { p.MaxReplyLength = 100 },
+	"two-recipients":    func(p *smtpproxy.Proxy) { p.MaxRecipients = 2 },
 	"two-small-chunks":  func(p *smtpproxy.Proxy) { p.MaxSmallChunks = 2 },
 	"read-ahead-of-one": func(p *smtpproxy.Proxy) { p.MaxReadAhead = 1 },
 	"require-tls-auth":  func(p *smtpproxy.Proxy) { p.RequireTLSForAuth = true },

@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"runtime"
 	"strings"
@@ -42,6 +43,72 @@ func TestChunksOfAKibibyteDoNotCountAsSmall(t *testing.T) {
 	r, ok := d.(smtpproxy.Reply)
 	if !ok || r.Code != 421 || !r.Disconnect {
 		t.Errorf("the second small chunk of one: %#v", d)
+	}
+}
+
+// recipients sends so many RCPT commands to a session, each made longer by a
+// parameter, and returns how many were passed, and the last decision.
+func recipients(s *smtpproxy.Session, n, octets int) (passed int, last decision) {
+	for i := range n {
+		line := fmt.Sprintf("RCPT TO:<%d@example.org>", i)
+		if more := octets - len(line); more > 0 {
+			line += " X=" + strings.Repeat("x", more-len(" X="))
+		}
+		last = s.Command(context.Background(), line)
+		if _, ok := last.(pass); ok {
+			passed++
+			s.Replied(250)
+		}
+	}
+	return passed, last
+}
+
+func TestATransactionHasNoMoreRecipientsThanItMay(t *testing.T) {
+	for _, tt := range []struct {
+		why       string
+		max       int
+		n, octets int
+		want      int
+	}{
+		{"the default", 0, 10_001, 0, 10_000},
+		{"the default, with parameters in the mean", 0, 10_001, 256, 10_000},
+		{"the default, with parameters beyond", 0, 6_000, 512, 5_000},
+		{"two", 2, 5, 0, 2},
+		{"ten, of which two take the octets of all", 10, 10, 1000, 2},
+		{"no limit", -1, 10_500, 0, 10_500},
+		{"no limit of octets either", -1, 3_000, 1500, 3_000},
+		{"as many as there are numbers", math.MaxInt, 10_500, 1500, 10_500},
+	} {
+		s := (&smtpproxy.Proxy{MaxRecipients: tt.max, MaxErrors: 1, MaxLineLength: 4096}).ResumeSession(connection{}, transaction{Active: true})
+		passed, last := recipients(s, tt.n, tt.octets)
+		if passed != tt.want || s.Transaction().Recipients.Len() != tt.want {
+			t.Errorf("%s: %d passed, %d in the view, want %d", tt.why, passed, s.Transaction().Recipients.Len(), tt.want)
+		}
+		if r, ok := last.(reply); ok != (tt.want < tt.n) || ok && (r.Code != 452 || r.Enhanced != enhanced{4, 5, 3} || r.Disconnect) {
+			t.Errorf("%s: the last is %v", tt.why, last)
+		}
+	}
+}
+
+func TestARecipientTooManyLeavesRoomForAShorterOne(t *testing.T) {
+	s := (&smtpproxy.Proxy{MaxRecipients: 10, MaxLineLength: 4096}).ResumeSession(connection{}, transaction{Active: true})
+	if n, _ := recipients(s, 3, 1000); n != 2 {
+		t.Errorf("of 2,560 octets, %d recipients took 1,000 each", n)
+	}
+	if n, _ := recipients(s, 1, 560); n != 1 {
+		t.Error("there is no room for 560 octets behind 2,000")
+	}
+	if n, _ := recipients(s, 1, 0); n != 0 {
+		t.Error("there is room behind 2,560 octets")
+	}
+	if _, ok := s.Command(context.Background(), "RSET").(pass); !ok {
+		t.Fatal("RSET isn't passed")
+	}
+	s.Replied(250)
+	s.Command(context.Background(), "MAIL FROM:<>")
+	s.Replied(250)
+	if n, _ := recipients(s, 3, 1000); n != 2 {
+		t.Errorf("in the next transaction, %d recipients", n)
 	}
 }
 

@@ -19,7 +19,7 @@ import (
 
 // puppet is that server. It reads content up to a line that is a dot.
 type puppet struct {
-	codes map[string][]int // by verb, "." being the end of content; by default what a good server says
+	codes map[string][]int         // by verb, "." being the end of content; by default what a good server says
 	takes map[string]time.Duration // likewise, how long that takes, in a bubble
 	says  map[string][]string      // likewise, what it writes instead, in one Write each
 	lmtp  bool
@@ -212,7 +212,7 @@ type listenerDoor struct {
 
 func behindListenerDoor(t *testing.T, p *smtpproxy.Proxy, pup *puppet) door {
 	d := &listenerDoor{p: pup, conn: make(chan net.Conn, 1)}
-	d.c = runScript(t, inMemory(t), p, func(c net.Conn) {
+	d.c = runScript(t, overTCP(t), p, func(c net.Conn) {
 		d.conn <- c
 		pup.serve(c)
 	})
