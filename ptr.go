@@ -29,16 +29,22 @@ func (s *Session) lookupPTR() {
 		// Whatever the resolver does, whoever waits for the name goes on; a
 		// panic would end the process.
 		defer func() { found <- name }()
-		defer s.guardLookup()
+		returned := false
+		defer s.guardLookup(&returned)
 		name = fcrdns.Lookup(ctx, r, ip)
+		returned = true
 	}()
 }
 
-// guardLookup recovers from a panic of the resolver's: there is no name then.
-func (s *Session) guardLookup() {
-	if v := recover(); v != nil {
+// guardLookup recovers from a panic of the resolver's: there is no name then, nor
+// if it calls runtime.Goexit.
+func (s *Session) guardLookup(returned *bool) {
+	switch v := recover(); {
+	case v != nil:
 		s.log(slog.LevelError, "smtpproxy: Resolver panicked",
 			slog.String("connection", s.conn.id), slog.Any("panic", v), slog.String("stack", string(debug.Stack())))
+	case !*returned:
+		s.log(slog.LevelError, "smtpproxy: Resolver ended its goroutine", slog.String("connection", s.conn.id))
 	}
 }
 
