@@ -20,6 +20,7 @@ import (
 // told of in dialogue_test.go, it has
 //
 //	WAIT 11s       it takes so long, in a bubble
+//	BESIDE reply   it writes it, while it goes on
 //	LATE           it sets a deadline that has passed, and its Read fails; then it
 //	               has all the time again
 //	SILENCE 10s    it waits for so long, and gets nothing, in a bubble
@@ -31,6 +32,7 @@ type scripted struct {
 	script []string
 	bubble bool  // time is not real
 	err    error // what kept it from its script; for use after Serve
+	beside sync.WaitGroup
 
 	mu       sync.Mutex
 	commands []string
@@ -44,6 +46,7 @@ func (s *scripted) Serve(l net.Listener) error {
 		return err
 	}
 	s.opened(c)
+	defer s.beside.Wait()
 	defer c.Close()
 	r := bufio.NewReader(c)
 	for i, step := range s.script {
@@ -92,6 +95,9 @@ func (s *scripted) step(c net.Conn, r *bufio.Reader, step string) error {
 		if !bytes.Equal(got, octets) {
 			return fmt.Errorf("got %q, %w", got[:n], err)
 		}
+		return nil
+	case "BESIDE":
+		s.beside.Go(func() { io.WriteString(c, text+"\r\n") })
 		return nil
 	case "WAIT":
 		return waitFor(text, s.bubble)
