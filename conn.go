@@ -83,6 +83,7 @@ type conn struct {
 	paused     bool          // reads.at doesn't count: see pause
 	spent      bool          // the client has been read from since the last pause
 	kicked     bool          // reads end at once
+	armed      bool          // raw has taken a read deadline
 	// resumes tells in which direction raw can go on after a deadline; it
 	// never changes.
 	resumes struct{ reads, writes bool }

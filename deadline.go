@@ -116,14 +116,16 @@ func (c *conn) SetReadDeadline(t time.Time) error {
 	if c.closed.Load() {
 		return net.ErrClosed
 	}
-	err := c.setRead(t)
-	if err != nil {
+	unusual, err := c.setRead(t)
+	if unusual {
 		c.readFailed() // it is as good as that
 	}
 	return err
 }
 
-func (c *conn) setRead(t time.Time) error {
+// setRead sets the server's deadline. An error is unusual where others could be set:
+// where none can, a server that reads at all doesn't mind.
+func (c *conn) setRead(t time.Time) (unusual bool, err error) {
 	c.deadlineMu.Lock()
 	defer c.deadlineMu.Unlock()
 	c.reads.at, c.reads.after = instantOf(t)
@@ -132,7 +134,8 @@ func (c *conn) setRead(t time.Time) error {
 		close(c.moved)
 		c.moved = nil
 	}
-	return c.armRead()
+	err = c.armRead()
+	return err != nil && c.armed, err
 }
 
 // SetWriteDeadline implements net.Conn. For replies that the server didn't
@@ -167,7 +170,9 @@ func (c *conn) armRead() error {
 	if !c.reads.late(want) && (c.resumes.reads && c.shaken.Load() || want == c.reads.armed) || c.gone.Load() {
 		return nil
 	}
-	return c.reads.arm(want, c.raw.SetReadDeadline)
+	err := c.reads.arm(want, c.raw.SetReadDeadline)
+	c.armed = c.armed || err == nil
+	return err
 }
 
 // armWrite is armRead for writing.

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/seed3262c777/smtpproxy"
+	"github.com/seed3262c777/smtpproxy/internal/servertest"
 )
 
 // This file is about connections that aren't sockets: what a listener beneath the
@@ -376,4 +377,40 @@ func TestTLSCanRunOverAConnectionWithoutDeadlines(t *testing.T) {
 	}
 	raw.Close()
 	<-done
+}
+
+// A server that sets a deadline before it reads, and doesn't look whether that works,
+// is as good as one that sets none, where there are no deadlines.
+func TestAMessageOverAConnectionWithoutDeadlinesIsTaken(t *testing.T) {
+	for why, start := range map[string]func() *servertest.Server{
+		"strict":      func() *servertest.Server { return servertest.Strict() },
+		"lenient":     func() *servertest.Server { return servertest.Lenient() },
+		"reads ahead": func() *servertest.Server { return servertest.RunAhead() },
+	} {
+		s := start()
+		tr := newTransport(true, func() (server, client net.Conn, err error) {
+			server, client, err = connectTCP()
+			return withoutDeadlines{server}, client, err
+		})
+		c := behindListener(&smtpproxy.Proxy{AllowInsecureAuth: true}, s).connect(t, tr)
+		c.expect("220")
+		c.ask("EHLO x", "250")
+		c.ask("AUTH PLAIN", "334")
+		c.ask(b64("\x00user\x00pass"), "235")
+		c.ask("MAIL FROM:<a@a>", "250")
+		c.ask("RCPT TO:<b@b>", "250")
+		c.ask("DATA", "354")
+		c.ask("hi\r\n .\r\nho\r\n.", "250")
+		c.ask("MAIL FROM:<a@a>", "250")
+		c.ask("RCPT TO:<b@b>", "250")
+		c.send("BDAT 3\r\nabc")
+		c.expect("250")
+		c.send("BDAT 3 LAST\r\nabc")
+		c.expect("250")
+		c.ask("QUIT", "221")
+		if n := len(s.Messages()); n != 2 {
+			t.Errorf("%s: it took %d messages", why, n)
+		}
+		c.Close()
+	}
 }
