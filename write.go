@@ -122,7 +122,9 @@ func (c *conn) take(code int, reply []byte, early bool) taken {
 	if s.wantsLines() {
 		lines = wire.ReplyLines(reply)
 	}
-	if s.lmtp && (s.phase == phaseContent || s.phase == phaseMaybeEnd || s.phase == phaseUndecided) {
+	if s.lmtp && s.phase == phaseContent {
+		// In phaseMaybeEnd no Read has begun yet, though the one before may not
+		// have returned.
 		e.reading = c.isRead()
 	}
 	was := s.phase

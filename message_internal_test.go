@@ -1,0 +1,67 @@
+package smtpproxy
+
+import (
+	"io"
+	"net"
+	"testing"
+	"testing/synctest"
+)
+
+// This file is about what a server does at the same moment on two goroutines.
+
+// inLMTPContent returns a connection whose server has handed an LMTP message with two
+// recipients to its backend, and what the client gets.
+func inLMTPContent(t *testing.T, p phase) (c *conn, client net.Conn) {
+	raw, client := net.Pipe()
+	c = newConn(raw, &listener{cfg: new(Proxy).config()})
+	c.greeted = true
+	c.s.lmtp = true
+	c.s.pending, c.s.due, c.s.phase = command{verb: "DATA", line: "DATA"}, 2, p
+	m := c.s.txn.change()
+	m.Active, m.Recipients = true, NewRecipients(Recipient{}, Recipient{})
+	t.Cleanup(func() {
+		c.Close()
+		client.Close()
+	})
+	return c, client
+}
+
+// A Read that has handed over what may be the end is under way up to its last
+// instruction. That doesn't mean that the server reads on.
+func TestTheReadThatHasHandedOverWhatMayBeTheEndIsNotAServerThatReadsOn(t *testing.T) {
+	for _, tt := range []struct {
+		why     string
+		at      phase
+		reading bool // a Read is under way
+		want    phase
+	}{
+		{"a Read hands over what may be the end", phaseMaybeEnd, true, phaseUndecided},
+		{"no Read is under way behind that", phaseMaybeEnd, false, phaseUndecided},
+		{"a Read waits for content", phaseContent, true, phaseContent},
+		{"no Read waits for content", phaseContent, false, phaseUndecided},
+	} {
+		t.Run(tt.why, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c, client := inLMTPContent(t, tt.at)
+				go io.Copy(io.Discard, client)
+				if tt.reading {
+					c.readMu.Lock()
+					defer c.readMu.Unlock()
+				}
+				written := make(chan struct{})
+				go func() {
+					defer close(written)
+					io.WriteString(c, "550 5.7.1 not here\r\n")
+				}()
+				synctest.Wait()
+				c.s.mu.Lock()
+				got := c.s.phase
+				c.s.mu.Unlock()
+				if got != tt.want {
+					t.Errorf("phase %d, want %d", got, tt.want)
+				}
+				<-written // when the server has had time to read on
+			})
+		})
+	}
+}
