@@ -351,7 +351,8 @@ func (s *Session) behindReset() (line string, ok bool) {
 	if s.phase != phaseReset {
 		return "", false
 	}
-	line = s.txn.get().behindReset
+	m := s.txn.change()
+	line, m.behindReset = m.behindReset, ""
 	s.advance(&event{kind: passed, cmd: &command{verb: "MAIL", line: line}})
 	return line, true
 }

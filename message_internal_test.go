@@ -65,3 +65,22 @@ func TestTheReadThatHasHandedOverWhatMayBeTheEndIsNotAServerThatReadsOn(t *testi
 		})
 	}
 }
+
+func TestNothingIsKeptOfAMAILThatHasWaitedForRSET(t *testing.T) {
+	s := newSession(new(Proxy).config(), facts{}, transaction{})
+	s.relay, s.phase = true, phaseCommand
+	s.txn.change().doubtful = true
+	var d decision
+	s.decide(t.Context(), "MAIL FROM:<a@b>", false, &d)
+	if !d.reset {
+		t.Fatal("the server isn't reset")
+	}
+	s.Replied(250)
+	if line, ok := s.behindReset(); !ok || line != "MAIL FROM:<a@b>" {
+		t.Fatalf("then it gets %q, %v", line, ok)
+	}
+	s.Replied(550)
+	if m := s.txn.get(); m.behindReset != "" || m.doubtful {
+		t.Errorf("kept: %q, doubtful: %v", m.behindReset, m.doubtful)
+	}
+}
