@@ -35,12 +35,15 @@ func (s *Session) askInTime(ctx context.Context, q *call, d *decision) {
 
 // endCall follows a call of the hook, whatever ended it.
 func (s *Session) endCall(c *Context, q *call) {
-	if !q.returned {
-		// runtime.Goexit: nobody gets the decision any more.
-		s.logFailure(Failure{Err: ErrHookExit, Command: q.cmd})
-		s.Close()
+	if q.returned {
+		s.endContext(c)
+		return
 	}
-	s.endContext(c)
+	// runtime.Goexit: nobody gets the decision any more. The log handler may do so,
+	// too.
+	c.end()
+	s.Close()
+	s.logFailure(Failure{Err: ErrHookExit, Command: q.cmd})
 }
 
 // conclude makes d of what the call of the hook came to.

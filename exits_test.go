@@ -39,6 +39,30 @@ func TestUserCodeMayFailToReturn(t *testing.T) {
 	}
 }
 
+// TestASessionEndsWithAHookThatEndsItsGoroutine is about a log handler that does so
+// as well, when it is told of that.
+func TestASessionEndsWithAHookThatEndsItsGoroutine(t *testing.T) {
+	for name, exit := range exits {
+		var kept *hookContext
+		p := &smtpproxy.Proxy{Hook: decideIn(func(ctx *hookContext, _ command) (decision, error) {
+			kept = ctx
+			runtime.Goexit()
+			return nil, nil
+		})}
+		logs(nil)(p, exit)
+		s := p.NewSession(connection{})
+		done := make(chan struct{})
+		go func() {
+			defer close(done)
+			s.Command(context.Background(), "NOOP")
+		}()
+		<-done
+		if s.Context().Err() == nil || kept.Err() == nil {
+			t.Errorf("the log %s: of the session %v, of the call %v", name, s.Context().Err(), kept.Err())
+		}
+	}
+}
+
 // brokenResolver doesn't return from one of its methods.
 type brokenResolver struct {
 	exit   func()
