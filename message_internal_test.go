@@ -60,7 +60,8 @@ func TestTheReadThatHasHandedOverWhatMayBeTheEndIsNotAServerThatReadsOn(t *testi
 				if got != tt.want {
 					t.Errorf("phase %d, want %d", got, tt.want)
 				}
-				<-written // when the server has had time to read on
+				c.Close() // the Write may wait for a Read that brings the end
+				<-written
 			})
 		})
 	}
