@@ -114,3 +114,30 @@ func TestSessionsThatResumeOneTransactionDoNotShareRecipients(t *testing.T) {
 		}
 	}
 }
+
+// A server may take the size for an octal number, if it has leading zeros.
+func TestASessionPassesTheSizeOfAChunkInOneForm(t *testing.T) {
+	for line, want := range map[string]string{
+		"BDAT 0100":           "BDAT 100",
+		"BDAT 0100 LAST":      "BDAT 100 LAST",
+		"bdat 007 last":       "bdat 7 LAST",
+		"BDAT 00 LAST":        "BDAT 0 LAST",
+		"BDAT 000":            "BDAT 0",
+		"BDAT 08":             "BDAT 8",
+		"BDAT 00004294967295": "BDAT 4294967295",
+		"BDAT 0":              "BDAT 0",
+		"BDAT 0 LAST":         "BDAT 0 LAST",
+		"BDAT 100 last":       "BDAT 100 last",
+		"bDaT 10":             "bDaT 10",
+	} {
+		for why, hook := range map[string]smtpproxy.Hook{"": nil, ", passed by a hook": always(nil), ", written by a hook": decide(func(cmd command) (decision, error) {
+			return pass{Command: cmd.Line}, nil
+		})} {
+			p := &smtpproxy.Proxy{Hook: hook}
+			s := p.ResumeSession(connection{}, transaction{Active: true, Recipients: smtpproxy.NewRecipients(smtpproxy.Recipient{})})
+			if got, ok := s.Command(t.Context(), line).(pass); !ok || got.Command != want {
+				t.Errorf("%s%s: %+v, want %s", line, why, got, want)
+			}
+		}
+	}
+}
