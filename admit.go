@@ -77,8 +77,9 @@ func (s *Session) admitSTARTTLS(verb string, d *decision) {
 	switch {
 	case verb != "STARTTLS":
 		d.rejectNothing(500, EnhancedCode{5, 5, 2}, "Syntax error, command unrecognized")
-	case d.pass.Command[len(verb):] != "":
-		// RFC 3207 section 4: no parameters.
+	case strings.Trim(d.pass.Command[len(verb):], " \t") != "":
+		// RFC 3207 section 4: no parameters. Blanks are none (RFC 5321
+		// section 4.1.1).
 		d.rejectNothing(501, EnhancedCode{5, 5, 4}, "STARTTLS has no parameters")
 	case !s.relay:
 	case s.conn.inTLS():
@@ -99,8 +100,8 @@ const maxChunk = 1<<32 - 1
 // them before it replies (RFC 3030 section 2): else nobody could tell the
 // chunk from the commands behind it. Codes and texts are go-smtp's.
 //
-// The server gets the command in one form, without leading zeros: with them, some
-// take the size for an octal number.
+// The server gets the command in one form: without leading zeros, with which some
+// take the size for an octal number, and without blanks behind it.
 func (s *Session) admitBDAT(to *command, d *decision) {
 	size, last := parseBDAT(to.line)
 	mail := s.txn.get()
@@ -119,27 +120,22 @@ func (s *Session) admitBDAT(to *command, d *decision) {
 		return
 	}
 	to.size, to.last = size, last
-	if digits := to.line[len("BDAT "):]; digits[0] == '0' && len(digits) > 1 && digits[1] != ' ' {
-		to.line = to.line[:len("BDAT ")] + strconv.FormatInt(size, 10)
-		if last {
-			to.line += " LAST"
-		}
+	args := strings.TrimRight(to.line[len("BDAT "):], " \t")
+	digits, keyword, _ := strings.Cut(args, " ")
+	if n := strconv.FormatInt(size, 10); n != digits || len(args) < len(to.line)-len("BDAT ") {
+		to.line = strings.TrimRight(to.line[:len("BDAT ")]+n+" "+keyword, " ")
 		d.pass.Command = to.line
 	}
 }
 
-// chunkSize returns the size in a BDAT command, -1 if it isn't exactly
-// "BDAT" SP chunk-size [SP "LAST"] (RFC 3030 section 2).
-func chunkSize(line string) int64 {
-	size, _ := parseBDAT(line)
-	return size
-}
-
+// parseBDAT returns the size in a BDAT command, -1 if it isn't exactly
+// "BDAT" SP chunk-size [SP "LAST"] (RFC 3030 section 2), but for blanks behind it
+// (RFC 5321 section 4.1.1), and whether the chunk is the last one.
 func parseBDAT(line string) (size int64, last bool) {
 	if len(line) < len("BDAT 0") || !equalFoldASCII(line[:5], "BDAT ") {
 		return -1, false
 	}
-	digits, end, last := strings.Cut(line[5:], " ")
+	digits, end, last := strings.Cut(strings.TrimRight(line[5:], " \t"), " ")
 	if last && !equalFoldASCII(end, "LAST") {
 		return -1, false
 	}

@@ -177,7 +177,7 @@ func TestTLSOfTheServersOwnIsNeverStarted(t *testing.T) {
 		{"starttls", "502 5.5.1 "},
 		{"NOOP STARTTLS", "502 5.5.1 "}, // the hook's rewrite
 		{"STARTTLS x", "501 5.5.4 "},
-		{"STARTTLS ", "501 5.5.4 "},
+		{"STARTTLS ", "502 5.5.1 "},
 		{"STARTTLS\tx", "501 5.5.4 "},
 		{"STARTTLSFOO", "500 5.5.2 "},
 		{"STARTTLS\u00a0", "500 5.5.2 "},
@@ -536,14 +536,14 @@ func TestAReplyBeforeTheChunkIsReadEndsTheConnection(t *testing.T) {
 }
 
 // go-smtp in LMTP mode answers a chunk once, whatever the recipients, if its
-// backend fails before it has read it.
+// backend fails before it has read it. The client counts on one for each.
 func TestAnLMTPServerThatAnswersAChunkOnceForAllGoesOn(t *testing.T) {
 	s := behindListener(&smtpproxy.Proxy{}, servertest.GoSMTPLMTP(false, servertest.Configure(func(s *smtp.Server) {
 		s.Backend = smtp.BackendFunc(func(*smtp.Conn) (smtp.Session, error) { return refusing{}, nil })
 	})))
 	c := s.connect(t, overTCP(t))
 	c.send("LHLO x\r\nMAIL FROM:<a@b>\r\nRCPT TO:<c@d>\r\nRCPT TO:<e@f>\r\nBDAT 5 LAST\r\nabcdeNOOP\r\nQUIT\r\n")
-	c.expect("220", "250", "250", "250", "250", "554", "250", "221")
+	c.expect("220", "250", "250", "250", "250", "554", "554", "250", "221")
 	c.expectEnd()
 	s.close()
 }

@@ -198,10 +198,13 @@ func (s *Session) check(hooks Decision, q *call, d *decision) error {
 
 func (s *Session) checkReply(r Reply, q *call, d *decision) error {
 	d.refused, d.reply = true, r.filled(q.verb)
+	return d.reply.validate(q.verb, s.isLMTP())
+}
+
+func (s *Session) isLMTP() bool {
 	s.mu.Lock()
-	lmtp := s.lmtp
-	s.mu.Unlock()
-	return d.reply.validate(q.verb, lmtp)
+	defer s.mu.Unlock()
+	return s.lmtp
 }
 
 func (s *Session) checkPass(p Pass, q *call, d *decision) error {
@@ -219,7 +222,7 @@ func (s *Session) checkPass(p Pass, q *call, d *decision) error {
 		if i := indexControl(line); i >= 0 {
 			return fmt.Errorf("%w: control character %#02x in a command", ErrInvalidDecision, line[i])
 		}
-		if err := checkCommand(line, q); err != nil {
+		if err := checkCommand(line, q, s.isLMTP()); err != nil {
 			return err
 		}
 	}
@@ -228,24 +231,35 @@ func (s *Session) checkPass(p Pass, q *call, d *decision) error {
 }
 
 // checkCommand tells what is wrong with passing a line in the place of another.
-func checkCommand(line string, q *call) error {
+func checkCommand(line string, q *call, lmtp bool) error {
 	if q.cmd.SASL {
 		return nil
 	}
-	was, now := chunkSize(q.cmd.Line), chunkSize(line)
+	was, wasLast := parseBDAT(q.cmd.Line)
+	now, isLast := parseBDAT(line)
 	newVerb := verbOf(line)
 	switch {
 	case newVerb == "":
 		return fmt.Errorf("%w: a command without a verb", ErrInvalidDecision)
 	case (q.verb == "BDAT" || newVerb == "BDAT") && (was != now || now < 0):
 		return fmt.Errorf("%w: the size of a BDAT chunk changed", ErrInvalidDecision)
+	case lmtp && (q.verb == "RCPT") != (newVerb == "RCPT"):
+		// The client and the server would count different recipients, and
+		// with them statuses (RFC 2033 section 4.2).
+		return fmt.Errorf("%w: %s in the place of %s in LMTP", ErrInvalidDecision, newVerb, q.verb)
+	case lmtp && wasLast != isLast:
+		// As many as there are recipients follow the last chunk alone (RFC
+		// 2033 section 4.3).
+		return fmt.Errorf("%w: LAST put in or taken out in LMTP", ErrInvalidDecision)
+	case isHELO(q.verb) && isHELO(newVerb) && (q.verb == "LHLO") != (newVerb == "LHLO"):
+		// One of the two would speak LMTP.
+		return fmt.Errorf("%w: %s in the place of %s", ErrInvalidDecision, newVerb, q.verb)
 	}
 	return nil
 }
 
 func (s *Session) logFailure(f Failure) {
 	attrs := []slog.Attr{
-		slog.String("connection", s.conn.id),
 		slog.Any("command", f.Command),
 		// fmt bears with an Error method that panics, as that of a nil
 		// pointer in an error may: this is within the server's Read.
@@ -254,5 +268,9 @@ func (s *Session) logFailure(f Failure) {
 	if f.Stack != nil {
 		attrs = append(attrs, slog.String("stack", string(f.Stack)))
 	}
-	s.log(slog.LevelError, "smtpproxy: hook failed", attrs...)
+	level := slog.LevelError
+	if errors.Is(f.Err, context.Canceled) {
+		level = slog.LevelInfo // the connection was closed meanwhile
+	}
+	s.log(level, "smtpproxy: hook failed", attrs...)
 }

@@ -20,15 +20,15 @@ import (
 // the message), and Close at any moment from anywhere.
 //
 // Locks, in the order they may be taken: readMu, writeMu, s.mu, deadlineMu.
-// Only readMu, writeMu and shake are held during I/O; Close takes none of them.
+// Only readMu, writeMu and beginning are held during I/O; Close takes none of them.
 type conn struct {
-	raw   net.Conn
-	s     *Session
-	l     *listener
-	shake sync.Mutex // held during the handshake
+	raw       net.Conn
+	s         *Session
+	l         *listener
+	beginning sync.Mutex // held until begun
 
 	closed  atomic.Bool
-	shaken  atomic.Bool // no TLS handshake is due
+	begun   atomic.Bool // it is known who is connected, and no TLS handshake is due
 	gone    atomic.Bool // raw is another connection's, after STARTTLS
 	claimed atomic.Bool // after STARTTLS: accepted by the server, or turned away
 	more    atomic.Bool // in holds another whole line
@@ -118,6 +118,9 @@ const (
 	// dataSlack is by how much message content may be behind
 	// Proxy.MinDataRate.
 	dataSlack = 30 * time.Second
+	// greetTime is how long a server may read before it greets without being
+	// warned of.
+	greetTime = 5 * time.Second
 	// readOnTime is how long an LMTP server that replies to a message before
 	// its end may take to read on.
 	readOnTime = 300 * time.Millisecond
@@ -133,19 +136,15 @@ const (
 )
 
 func newConn(raw net.Conn, l *listener) *conn {
-	s := newSession(l.cfg, factsOf(raw), transaction{})
-	s.relay = true
-	if l.cfg.ImplicitTLS {
-		config := l.cfg.TLSConfig
-		if config == nil {
-			config = new(tls.Config) // no handshake succeeds
-		}
-		raw = tls.Server(raw, config)
+	s := newSession(l.cfg, facts{id: newID()}, transaction{})
+	s.relay, s.unknown = true, &unknown{raw: raw}
+	if _, isTLS := raw.(*tls.Conn); l.cfg.ImplicitTLS && !isTLS {
+		raw = tls.Server(raw, l.cfg.TLSConfig)
+	} else if l.cfg.ImplicitTLS {
+		l.cfg.warn(warnTLSTwice)
 	}
 	c := &conn{raw: raw, s: s, l: l}
 	c.resumes.reads, c.resumes.writes = resumes(raw)
-	_, isTLS := raw.(*tls.Conn)
-	c.shaken.Store(!isTLS)
 	return c
 }
 

@@ -86,10 +86,14 @@ type PeerCert struct {
 	X509 *x509.Certificate
 
 	// Error is OpenSSL's number for the verification's result
-	// (X509_V_ERR_...): 0 for a verified certificate.
+	// (X509_V_ERR_...): 0 for a verified certificate, and for none (see
+	// Verified). Where a tls.Listener beneath has taken a certificate without
+	// verifying it, and the Proxy has no TLSConfig with its ClientCAs, it is
+	// verified against the system's.
 	Error int
 
-	// Err is the verification's error, nil for a verified certificate.
+	// Err is the verification's error, nil for a verified certificate, and for
+	// none.
 	Err error
 
 	chain []*x509.Certificate
@@ -105,6 +109,10 @@ func NewPeerCert(number int, err error, chain ...*x509.Certificate) PeerCert {
 	return p
 }
 
+// Verified tells whether the client has sent a certificate, and verifying it found
+// no fault. Error is 0, and Err nil, where there is none, too.
+func (p PeerCert) Verified() bool { return p.X509 != nil && p.Error == 0 && p.Err == nil }
+
 // Chain returns the certificates as the client sent them, its own first, in a
 // slice that is the caller's.
 func (p PeerCert) Chain() []*x509.Certificate { return slices.Clone(p.chain) }
@@ -118,13 +126,11 @@ type Auth struct {
 // facts are what a session knows of its connection. It has room for TLS and AUTH
 // only where they are: most connections are idle most of the time.
 type facts struct {
-	id, ptr               string // id never changes
-	remoteIP, localIP     netip.Addr
-	remotePort, localPort uint16
-	earlyTalker           bool
-	uid                   UID
-	helo                  HELO
-	secure                *secure // may be nil without TLS and AUTH
+	id, ptr string // id never changes
+	ends
+	earlyTalker bool
+	helo        HELO
+	secure      *secure // may be nil without TLS and AUTH
 }
 
 type secure struct {
@@ -136,10 +142,8 @@ type secure struct {
 func (c *Connection) facts() facts {
 	f := facts{
 		id: c.ID, ptr: c.RemotePTR,
-		remoteIP: c.RemoteIP, localIP: c.LocalIP,
-		remotePort: c.RemotePort, localPort: c.LocalPort,
+		ends:        ends{c.RemoteIP, c.LocalIP, c.RemotePort, c.LocalPort, c.RemoteUID},
 		earlyTalker: c.EarlyTalker,
-		uid:         c.RemoteUID,
 		helo:        c.HELO,
 		secure:      &secure{c.TLS, c.Auth},
 	}
@@ -172,13 +176,20 @@ func (f *facts) authenticate(a Auth) {
 	f.secure.auth = a
 }
 
-// factsOf returns those of an accepted connection.
-func factsOf(c net.Conn) facts {
-	f := facts{id: newID()}
-	f.remoteIP, f.remotePort = ipPort(c.RemoteAddr())
-	f.localIP, f.localPort = ipPort(c.LocalAddr())
-	f.uid.ID, f.uid.Valid = peercred.UID(c)
-	return f
+// ends are what a connection tells of both its ends.
+type ends struct {
+	remoteIP, localIP     netip.Addr
+	remotePort, localPort uint16
+	uid                   UID
+}
+
+// endsOf asks an accepted connection. That may take as long as the client likes: a
+// listener that reads a PROXY header does so when it's first asked for an address.
+func endsOf(c net.Conn) (e ends) {
+	e.remoteIP, e.remotePort = ipPort(c.RemoteAddr())
+	e.localIP, e.localPort = ipPort(c.LocalAddr())
+	e.uid.ID, e.uid.Valid = peercred.UID(c)
+	return e
 }
 
 func ipPort(a net.Addr) (netip.Addr, uint16) {

@@ -167,7 +167,7 @@ func (c *conn) wantedRead() instant {
 // the true one. Its caller holds deadlineMu.
 func (c *conn) armRead() error {
 	want := c.wantedRead()
-	if !c.reads.late(want) && (c.resumes.reads && c.shaken.Load() || want == c.reads.armed) || c.gone.Load() {
+	if !c.reads.late(want) && (c.resumes.reads && c.begun.Load() || want == c.reads.armed) || c.gone.Load() {
 		return nil
 	}
 	err := c.reads.arm(want, c.raw.SetReadDeadline)

@@ -26,6 +26,9 @@ func TestADeadlineThatMovesOnIsLeftToTheSocketUntilItPasses(t *testing.T) {
 	defer accepted.Close()
 	c := accepted.(*conn)
 
+	if err := c.begin(); err != nil {
+		t.Fatal(err)
+	}
 	first := time.Now().Add(time.Minute)
 	c.SetDeadline(first)
 	for i := range 100 {

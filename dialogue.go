@@ -2,6 +2,7 @@ package smtpproxy
 
 import (
 	"log/slog"
+	"runtime/debug"
 	"strconv"
 	"strings"
 
@@ -83,7 +84,8 @@ func (s *Session) transportID(r Recipient) (id string) {
 	conn := s.Connection()
 	defer func() {
 		if v := recover(); v != nil {
-			s.log(slog.LevelError, "smtpproxy: TransportID panicked", slog.String("connection", conn.ID))
+			s.log(slog.LevelError, "smtpproxy: TransportID panicked",
+				slog.Any("panic", v), slog.String("stack", string(debug.Stack())))
 		}
 	}()
 	return s.cfg.TransportID(conn, r)
@@ -148,7 +150,11 @@ func (s *Session) advanceAnswer(e *event) {
 		if e.code/100 == 2 {
 			// The client counts on having no transaction any more; the
 			// server has it.
-			s.doubtTransaction()
+			s.leaveTransaction()
+		}
+	case "XCLIENT":
+		if e.code == 220 {
+			s.leaveTransaction() // likewise
 		}
 	}
 	s.exchange = nil
@@ -318,7 +324,7 @@ func (s *Session) startAnew() {
 	if s.conn.secure != nil {
 		s.conn.secure.auth = Auth{}
 	}
-	s.doubtTransaction()
+	s.leaveTransaction()
 	s.lmtp, s.size, s.suspect = false, 0, false
 	s.pending = command{}
 	s.setPhase(phaseCommand)
@@ -383,6 +389,15 @@ func (s *Session) doubtTransaction() {
 	}
 }
 
+// leaveTransaction follows what the client takes for the end of a transaction, and of
+// what it counts on for a message in it.
+func (s *Session) leaveTransaction() {
+	s.doubtTransaction()
+	if s.txn.get().owed > 0 {
+		s.txn.change().owed = 0
+	}
+}
+
 // observe follows a SASL exchange for the user name in it. What cmd holds of a
 // credential is forgotten.
 func (s *Session) observe(cmd *command) {
@@ -425,7 +440,11 @@ func (s *Session) offered(lines []string) []string {
 		case keyword == "STARTTLS":
 			// The server's own would blind the hook. The library's may
 			// have its place.
-			if s.conn.inTLS() || len(more) == 0 {
+			if s.conn.inTLS() {
+				continue
+			}
+			if len(more) == 0 {
+				s.cfg.warn(warnSTARTTLS)
 				continue
 			}
 			more = nil

@@ -56,6 +56,7 @@ func with(start func(...servertest.Option) *servertest.Server, more ...servertes
 var serverOptions = map[string]servertest.Option{
 	"tls":              servertest.Configure(func(s *smtp.Server) { s.TLSConfig = serverTLS() }),
 	"size":             servertest.Configure(func(s *smtp.Server) { s.MaxMessageBytes = 20 }),
+	"size-of-3":        servertest.Configure(func(s *smtp.Server) { s.MaxMessageBytes = 3 }),
 	"requiretls":       servertest.Configure(func(s *smtp.Server) { s.EnableREQUIRETLS = true }),
 	"no-insecure-auth": servertest.Configure(func(s *smtp.Server) { s.AllowInsecureAuth = false }),
 	"dsn":              servertest.Configure(func(s *smtp.Server) { s.EnableDSN = true }),
@@ -101,20 +102,24 @@ var serverOptions = map[string]servertest.Option{
 }
 
 var proxyOptions = map[string]func(*smtpproxy.Proxy){
-	"none":              func(*smtpproxy.Proxy) {},
-	"tls":               func(p *smtpproxy.Proxy) { p.TLSConfig = serverTLS() },
-	"implicit-tls":      func(p *smtpproxy.Proxy) { p.TLSConfig, p.ImplicitTLS = serverTLS(), true },
-	"insecure-auth":     func(p *smtpproxy.Proxy) { p.AllowInsecureAuth = true },
-	"requiretls":        func(p *smtpproxy.Proxy) { p.TLSKeywords = []string{"REQUIRETLS"} },
-	"no-bare-newlines":  func(p *smtpproxy.Proxy) { p.RejectBareNewlines = true },
-	"four-commands":     func(p *smtpproxy.Proxy) { p.MaxCommands = 4 },
-	"two-errors":        func(p *smtpproxy.Proxy) { p.MaxErrors = 2 },
-	"sasl-line-of-20":   func(p *smtpproxy.Proxy) { p.MaxSASLLineLength, p.AllowInsecureAuth = 20, true },
-	"reply-of-100":      func(p *smtpproxy.Proxy) { p.MaxReplyLength = 100 },
-	"two-recipients":    func(p *smtpproxy.Proxy) { p.MaxRecipients = 2 },
-	"two-small-chunks":  func(p *smtpproxy.Proxy) { p.MaxSmallChunks = 2 },
-	"read-ahead-of-one": func(p *smtpproxy.Proxy) { p.MaxReadAhead = 1 },
-	"require-tls-auth":  func(p *smtpproxy.Proxy) { p.RequireTLSForAuth = true },
+	"none":                func(*smtpproxy.Proxy) {},
+	"tls":                 func(p *smtpproxy.Proxy) { p.TLSConfig = serverTLS() },
+	"implicit-tls":        func(p *smtpproxy.Proxy) { p.TLSConfig, p.ImplicitTLS = serverTLS(), true },
+	"insecure-auth":       func(p *smtpproxy.Proxy) { p.AllowInsecureAuth = true },
+	"requiretls":          func(p *smtpproxy.Proxy) { p.TLSKeywords = []string{"REQUIRETLS"} },
+	"no-bare-newlines":    func(p *smtpproxy.Proxy) { p.RejectBareNewlines = true },
+	"four-commands":       func(p *smtpproxy.Proxy) { p.MaxCommands = 4 },
+	"any-errors":          func(p *smtpproxy.Proxy) { p.MaxErrors = -1 },
+	"a-minute-a-command":  func(p *smtpproxy.Proxy) { p.CommandTimeout = time.Minute },
+	"a-kibibyte-a-second": func(p *smtpproxy.Proxy) { p.MinDataRate = 1 << 10 },
+	"two-errors":          func(p *smtpproxy.Proxy) { p.MaxErrors = 2 },
+	"sasl-line-of-20":     func(p *smtpproxy.Proxy) { p.MaxSASLLineLength, p.AllowInsecureAuth = 20, true },
+	"reply-of-100":        func(p *smtpproxy.Proxy) { p.MaxReplyLength = 100 },
+	"two-small-chunks":    func(p *smtpproxy.Proxy) { p.MaxSmallChunks = 2 },
+	"read-ahead-of-one":   func(p *smtpproxy.Proxy) { p.MaxReadAhead = 1 },
+	"lines-of-100":        func(p *smtpproxy.Proxy) { p.MaxTextLine = 100 },
+	"require-tls-auth":    func(p *smtpproxy.Proxy) { p.RequireTLSForAuth = true },
+	"two-recipients":      func(p *smtpproxy.Proxy) { p.MaxRecipients = 2 },
 }
 
 // startServer returns the server that is described by its name and options.

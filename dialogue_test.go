@@ -54,11 +54,16 @@ import (
 //	           with the sides changed: it reads C: and C>, it writes S: and
 //	           S>, and END is the end of what it can read. Further words are
 //	           told of in dialogue_server_test.go. It closes at the end
+//	answers    what the hook answers, a line each: the client's line, " => " and
+//	           the hook's reply, or "PASS" and the line that the server gets
+//	           instead. What isn't there is passed
 //	hook       the lines that the hook was shown, in order
 //	tells      the transaction that the hook was told of with each DATA and
 //	           BDAT: its sender and recipients
 //	server     the commands that the server executed, in order
 //	commands   both, where they are the same
+//	log        what was logged, a line each: the level, and the reason for which
+//	           the connection was ended, or what else was told
 //	messages   the messages that the server took, as Go strings
 //	envelopes  their senders and recipients
 //
@@ -145,7 +150,7 @@ func readDialogue(t *testing.T, name string) dialogue {
 		case "cuts":
 			d.cuts = lines(string(f.Data))
 			continue
-		case "proxy", "dialogue", "script", "hook", "server", "commands", "tells", "messages", "envelopes":
+		case "proxy", "dialogue", "script", "answers", "hook", "server", "commands", "tells", "log", "messages", "envelopes":
 		default:
 			t.Fatalf("%s: unknown file %q", name, f.Name)
 		}
@@ -267,8 +272,9 @@ func (d dialogue) playHere(t *testing.T, server, options, transport string, k *s
 	} else {
 		srv = startServer(t, words)
 	}
-	hook := &dialogueHook{}
-	p := &smtpproxy.Proxy{Hook: hook}
+	hook := newDialogueHook(t, d, server)
+	log := new(logbook)
+	p := &smtpproxy.Proxy{Hook: hook, Logger: log.logger()}
 	setOptions(t, p, options)
 	if transport == "implicit TLS" {
 		p.TLSConfig, p.ImplicitTLS = serverTLS(), true
@@ -343,12 +349,30 @@ func (d dialogue) playHere(t *testing.T, server, options, transport string, k *s
 	}
 	check("messages", "the server took", messages)
 	check("envelopes", "the server took messages", envelopes)
+	check("log", "was logged", log.reasons())
+	client := "" // a pipe has no address
+	if !k.bubble {
+		client = conn.LocalAddr().String()
+	}
+	log.checkAbout(t, client, l.ids())
 }
 
 // countedListener counts the connections that the server hasn't closed.
 type countedListener struct {
 	net.Listener
-	open sync.WaitGroup
+	open     sync.WaitGroup
+	mu       sync.Mutex
+	sessions []*smtpproxy.Session
+}
+
+// ids returns those of all connections.
+func (l *countedListener) ids() (ids []string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, s := range l.sessions {
+		ids = append(ids, s.Connection().ID)
+	}
+	return ids
 }
 
 func (l *countedListener) Accept() (net.Conn, error) {
@@ -357,6 +381,11 @@ func (l *countedListener) Accept() (net.Conn, error) {
 		return nil, err
 	}
 	l.open.Add(1)
+	if s, ok := smtpproxy.SessionOf(c); ok {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		l.sessions = append(l.sessions, s)
+	}
 	return &countedConn{Conn: c, closed: sync.OnceFunc(l.open.Done)}, nil
 }
 
@@ -372,23 +401,6 @@ func (c *countedConn) Close() error {
 
 // NetConn lets smtpproxy.SessionOf find what it looks for.
 func (c *countedConn) NetConn() net.Conn { return c.Conn }
-
-// dialogueHook passes everything and remembers what it was told.
-type dialogueHook struct {
-	passLog
-	told []string // of transactions
-}
-
-func (h *dialogueHook) Command(ctx *smtpproxy.Context, cmd smtpproxy.Command, conn smtpproxy.Connection, txn smtpproxy.Transaction) (smtpproxy.Decision, error) {
-	if verb := cmd.Verb(); verb == "DATA" || verb == "BDAT" {
-		var to []string
-		for _, r := range txn.Recipients.All() {
-			to = append(to, r.Recipient)
-		}
-		h.told = append(h.told, envelope(txn.Sender, to...))
-	}
-	return h.passLog.Command(ctx, cmd, conn, txn)
-}
 
 func envelope(from string, to ...string) string {
 	return "<" + strings.Join(append([]string{from}, to...), "> <") + ">"

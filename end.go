@@ -17,14 +17,14 @@ func (c *conn) tooLong() {
 		enhanced = EnhancedCode{5, 5, 6} // RFC 4954 section 4
 	}
 	c.s.mu.Unlock()
-	c.hangUp(reasonNone, Reply{Code: 500, Enhanced: enhanced, Lines: []string{"Too long line, closing connection"}})
+	c.hangUp(reasonTooLong, Reply{Code: 500, Enhanced: enhanced, Lines: []string{"Too long line, closing connection"}})
 }
 
 // tooSlow answers a client that has used up its time (RFC 5321 section 4.5.3.2,
 // RFC 3463 section 3.5).
 func (c *conn) tooSlow() {
 	c.unwanted, c.rejected = nil, reasonNone
-	c.hangUp(reasonNone, Reply{Code: 421, Enhanced: EnhancedCode{4, 4, 2}, Lines: []string{"Too slow, closing connection"}})
+	c.hangUp(reasonTooSlow, Reply{Code: 421, Enhanced: EnhancedCode{4, 4, 2}, Lines: []string{"Too slow, closing connection"}})
 }
 
 // hangUp ends the connection with a reply.

@@ -9,7 +9,12 @@ import (
 
 // limitGuests lets nobody but authenticated clients write to more than two
 // recipients at once.
-func limitGuests(_ *smtpproxy.Context, cmd smtpproxy.Command, conn smtpproxy.Connection, txn smtpproxy.Transaction) (smtpproxy.Decision, error) {
+func limitGuests(
+	_ *smtpproxy.Context,
+	cmd smtpproxy.Command,
+	conn smtpproxy.Connection,
+	txn smtpproxy.Transaction,
+) (smtpproxy.Decision, error) {
 	guest := conn.Auth.Mechanism == ""
 	if cmd.Verb() == "RCPT" && guest && txn.Recipients.Len() >= 2 {
 		return smtpproxy.Reply{

@@ -18,8 +18,8 @@ func answerHELP(_ *smtpproxy.Context, cmd smtpproxy.Command, _ smtpproxy.Connect
 	return nil, nil
 }
 
-// serveWithHook is your server.Serve(l), but with a hook in front.
-func serveWithHook(server *smtp.Server, l net.Listener) error {
+// serveAny is your server.Serve(l), but with a hook in front.
+func serveAny(server interface{ Serve(net.Listener) error }, l net.Listener) error {
 	p := &smtpproxy.Proxy{Hook: smtpproxy.HookFunc(answerHELP)}
 	return server.Serve(p.Listener(l)) // was: server.Serve(l)
 }
@@ -46,7 +46,7 @@ func ExampleProxy_Listener() {
 	}
 	server := smtp.NewServer(dropMail{})
 	server.Domain = "mx.example"
-	go serveWithHook(server, l)
+	go serveAny(server, l)
 	defer server.Close()
 
 	client, err := textproto.Dial("tcp", l.Addr().String())

@@ -1,6 +1,9 @@
 package smtpproxy_test
 
 import (
+	"go/doc"
+	"go/parser"
+	"go/token"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -45,7 +48,7 @@ func TestTheGoCodeInTheREADMEIsCompiled(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, path := range examples {
+	for _, path := range append(examples, "gosmtp/example_test.go") {
 		add(path)
 	}
 	err = filepath.WalkDir("examples", func(path string, _ fs.DirEntry, err error) error {
@@ -70,6 +73,31 @@ func TestTheGoCodeInTheREADMEIsCompiled(t *testing.T) {
 		if !found {
 			t.Errorf("in no file that is compiled:%s", m[1])
 		}
+	}
+}
+
+// An example that uses what another file declares can't be copied, and isn't shown as
+// a whole by godoc.
+func TestEachExampleIsCompleteByItself(t *testing.T) {
+	paths, err := filepath.Glob("example_*_test.go")
+	if err != nil {
+		t.Fatal(err)
+	}
+	examples := 0
+	for _, path := range append(paths, "gosmtp/example_test.go", "proxytest/example_test.go") {
+		file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ParseComments)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, example := range doc.Examples(file) {
+			examples++
+			if example.Play == nil {
+				t.Errorf("%s: Example%s uses what isn't declared there", path, example.Name)
+			}
+		}
+	}
+	if examples < 12 {
+		t.Errorf("only %d examples", examples)
 	}
 }
 

@@ -329,7 +329,7 @@ func endsInDots(content []byte) bool {
 	return len(text) < len(content) && dots != "" && strings.Trim(dots, ".") == ""
 }
 
-var chunkLine = regexp.MustCompile(`(?i)^BDAT ([0-9]+)( LAST)?$`)
+var chunkLine = regexp.MustCompile(`(?i)^BDAT ([0-9]+)( LAST)?[ \t]*$`)
 
 // command notes that the server reads b after the hook has passed a line.
 func (e *eavesdropper) command(line string, b []byte) {
@@ -357,14 +357,14 @@ func (e *eavesdropper) command(line string, b []byte) {
 }
 
 // handed returns what a server gets of a line: the size of a chunk without leading
-// zeros.
+// zeros, and BDAT without blanks behind it.
 func handed(line string) string {
 	m := chunkLine.FindStringSubmatch(line)
-	if m == nil || len(m[1]) == 1 || m[1][0] != '0' {
+	if m == nil {
 		return line
 	}
 	size := strings.TrimLeft(m[1][:len(m[1])-1], "0") + m[1][len(m[1])-1:]
-	return line[:len("BDAT ")] + size + strings.ToUpper(m[2])
+	return line[:len("BDAT ")] + size + m[2]
 }
 
 func (e *eavesdropper) fault(format string, args ...any) {

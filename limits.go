@@ -8,8 +8,8 @@ import (
 // This file holds the limits on what a client, or the server, may send: the
 // defaults of Proxy's fields, what has been counted, and what is answered.
 
-// The defaults of those limits that keep memory safe. The others are policy,
-// and off.
+// The defaults of those limits that keep memory safe, and end what has no end. The
+// others are policy, and off.
 const (
 	defaultMaxLineLength  = 2048
 	defaultMaxSASLLine    = 12288 // RFC 4954 section 4 finds it sufficient
@@ -17,6 +17,7 @@ const (
 	defaultMaxReadAhead   = 32 << 10
 	defaultMaxSmallChunks = 1000
 	defaultMaxRecipients  = 10_000
+	defaultMaxErrors      = 10
 )
 
 // recipientOctets is how many octets a recipient may take in the mean, with its
@@ -47,7 +48,7 @@ func (p *Proxy) limits() limits {
 		smallChunks: limit(p.MaxSmallChunks, defaultMaxSmallChunks),
 		recipients:  limit(p.MaxRecipients, defaultMaxRecipients),
 		commands:    limit(p.MaxCommands, unlimited),
-		errors:      limit(p.MaxErrors, unlimited),
+		errors:      limit(p.MaxErrors, defaultMaxErrors),
 	}
 }
 

@@ -1,6 +1,7 @@
 package smtpproxy
 
 import (
+	"errors"
 	"net"
 	"sync"
 )
@@ -11,18 +12,23 @@ import (
 //	err := server.Serve(p.Listener(l))
 //
 // All happens inside the server's own Read and Write calls: there is no
-// goroutine for a connection, and Accept does nothing that could block. Errors
-// of l.Accept are returned as they are. The addresses of a connection are
-// those of l's, and so are their concrete types.
+// goroutine for a connection, and Accept asks the connection nothing, not even
+// for its addresses. Errors of l.Accept are returned as they are; a p that can't
+// work is an error of each Accept (see Validate). The addresses of a connection
+// are those of l's, and so are their concrete types.
 //
 // With Proxy.TLSConfig, a client that has started TLS reaches the server as a
 // fresh connection, which Accept returns ahead of new clients once the server
 // has closed the old one. Its greeting is not sent to the client, which has
 // had one.
 func (p *Proxy) Listener(l net.Listener) net.Listener {
+	cfg := p.config()
+	if _, ours := l.(*listener); ours && cfg.invalid == nil {
+		cfg.invalid = errors.New("smtpproxy: a listener of a Proxy is wrapped again")
+	}
 	return &listener{
 		Listener: l,
-		cfg:      p.config(),
+		cfg:      cfg,
 		accepted: make(chan acceptance, 1),
 		changed:  make(chan struct{}, 1),
 	}
@@ -47,6 +53,9 @@ type acceptance struct {
 
 // Accept implements net.Listener.
 func (l *listener) Accept() (net.Conn, error) {
+	if l.cfg.invalid != nil {
+		return nil, l.cfg.invalid
+	}
 	if l.cfg.TLSConfig == nil || l.cfg.ImplicitTLS {
 		// Nobody comes here twice.
 		raw, err := l.Listener.Accept()

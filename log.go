@@ -3,9 +3,11 @@ package smtpproxy
 import (
 	"context"
 	"log/slog"
+	"net/netip"
 )
 
-// This file tells the user's log why the library has ended connections.
+// This file tells the user's log what has gone wrong: why the library has ended a
+// connection, and what about the server it can't work with.
 
 // reason is why the library has ended a connection.
 type reason uint8
@@ -15,44 +17,74 @@ const (
 	reasonAmbiguousEnd
 	reasonBareNewline
 	reasonBehindSTARTTLS
+	reasonChunkSize
+	reasonHTTP
 	reasonLongLine
 	reasonMalformedReply
+	reasonNotAccepted
 	reasonOutOfStep
 	reasonOutOfTurn
 	reasonRefusedEarly
 	reasonSASLGivenUp
 	reasonTLSUnasked
+	reasonTooLong
+	reasonTooMany
+	reasonTooSlow
 	reasonLogged // it was one of those
 )
 
-var reasons = [...]string{
-	reasonAmbiguousEnd:   "ambiguous end of a message that is replied to",
-	reasonBareNewline:    "bare CR or LF in a message",
-	reasonBehindSTARTTLS: "input behind STARTTLS",
-	reasonLongLine:       "line of a message too long",
-	reasonMalformedReply: "malformed reply from the server",
-	reasonOutOfStep:      "reply that fits no command",
-	reasonOutOfTurn:      "command out of turn",
-	reasonRefusedEarly:   "message refused before its end",
-	reasonSASLGivenUp:    "response in a SASL exchange that the server may have given up",
-	reasonTLSUnasked:     "TLS without STARTTLS",
+// What any client can bring about is no more than information: a log that anybody can
+// fill with warnings is worth nothing.
+var reasons = [...]struct {
+	level slog.Level
+	text  string
+}{
+	reasonAmbiguousEnd:   {slog.LevelInfo, "ambiguous end of a message that is replied to"},
+	reasonBareNewline:    {slog.LevelInfo, "bare CR or LF in a message"},
+	reasonBehindSTARTTLS: {slog.LevelInfo, "input behind STARTTLS"},
+	reasonChunkSize:      {slog.LevelInfo, "chunk of unknown size"},
+	reasonHTTP:           {slog.LevelInfo, "HTTP"},
+	reasonLongLine:       {slog.LevelInfo, "line of a message too long"},
+	reasonMalformedReply: {slog.LevelWarn, "malformed reply from the server"},
+	reasonNotAccepted:    {slog.LevelWarn, "the server hasn't accepted the connection after STARTTLS"},
+	reasonOutOfStep:      {slog.LevelWarn, "reply that fits no command"},
+	reasonOutOfTurn:      {slog.LevelWarn, "command out of turn"},
+	reasonRefusedEarly:   {slog.LevelInfo, "message refused before its end"},
+	reasonSASLGivenUp:    {slog.LevelInfo, "response in a SASL exchange that the server may have given up"},
+	reasonTLSUnasked:     {slog.LevelInfo, "TLS without STARTTLS"},
+	reasonTooLong:        {slog.LevelInfo, "line too long"},
+	reasonTooMany:        {slog.LevelInfo, "too many commands, errors or chunks"},
+	reasonTooSlow:        {slog.LevelInfo, "client too slow"},
 }
 
-// log calls the user's log handler. It is user code, so its caller holds no lock
-// that anybody else waits for. If it panics, that is not what the server's
-// goroutine should die of.
-func (s *Session) log(level slog.Level, msg string, attrs ...slog.Attr) {
-	if s.cfg.Logger == nil {
+// logTo calls the user's log handler. It is user code, so its caller holds no lock
+// that anybody else waits for. If it panics, that is not what the server's goroutine
+// should die of.
+func (c *config) logTo(level slog.Level, msg string, attrs ...slog.Attr) {
+	if level < c.level {
 		return
 	}
 	defer func() { _ = recover() }()
-	s.cfg.Logger.LogAttrs(context.Background(), level, msg, attrs...)
+	c.log.LogAttrs(context.Background(), level, msg, attrs...)
+}
+
+// log is logTo about a session: with its connection, and the client's address.
+func (s *Session) log(level slog.Level, msg string, attrs ...slog.Attr) {
+	if level < s.cfg.level {
+		return
+	}
+	s.mu.Lock()
+	about := []slog.Attr{slog.String("connection", s.conn.id)}
+	if s.conn.remoteIP.IsValid() {
+		about = append(about, slog.Any("remote", netip.AddrPortFrom(s.conn.remoteIP, s.conn.remotePort)))
+	}
+	s.mu.Unlock()
+	s.cfg.logTo(level, msg, append(about, attrs...)...)
 }
 
 // logEnd logs why the library ends the connection.
 func (s *Session) logEnd(why reason) {
-	s.log(slog.LevelWarn, "smtpproxy: connection ended",
-		slog.String("connection", s.conn.id), slog.String("reason", reasons[why]))
+	s.log(reasons[why].level, "smtpproxy: connection ended", slog.String("reason", reasons[why].text))
 }
 
 // lose notes why the library ends the connection, for report. The first reason
@@ -73,5 +105,51 @@ func (s *Session) report() {
 	s.mu.Unlock()
 	if why != reasonNone && why != reasonLogged {
 		s.logEnd(why)
+	}
+}
+
+// warning is something about the server, or its set-up, that its author should know.
+// It is told once a listener.
+type warning uint8
+
+const (
+	warnSTARTTLS   warning = iota // the server's own STARTTLS is taken away
+	warnTLSTwice                  // TLS from the listener beneath, and ImplicitTLS
+	warnReadsFirst                // the server reads before it greets
+	warnings                      // how many there are
+)
+
+var warningTexts = [warnings]string{
+	warnSTARTTLS: "smtpproxy: the server's STARTTLS is not offered, since a hook would be blind behind it: " +
+		"set Proxy.TLSConfig, or use gosmtp.Serve",
+	warnTLSTwice: "smtpproxy: Proxy.ImplicitTLS is ignored, since connections arrive as *tls.Conn: " +
+		"leave one of the two out",
+	warnReadsFirst: "smtpproxy: the server reads from a connection before it greets the client, and waits for what " +
+		"never comes: a PROXY header has to be read by the listener beneath, and whether a client talks early " +
+		"is told by Connection.EarlyTalker",
+}
+
+// The states of a warning.
+const (
+	warningNoted  = 1
+	warningLogged = 2
+)
+
+// warn notes a warning for logWarnings. Its caller may hold locks.
+func (c *config) warn(w warning) {
+	if c.warned[w].CompareAndSwap(0, warningNoted) {
+		c.news.Store(true)
+	}
+}
+
+// logWarnings logs what warn has noted, once.
+func (c *config) logWarnings() {
+	if !c.news.Load() || !c.news.Swap(false) {
+		return
+	}
+	for w := range c.warned {
+		if c.warned[w].CompareAndSwap(warningNoted, warningLogged) {
+			c.logTo(slog.LevelWarn, warningTexts[w])
+		}
 	}
 }

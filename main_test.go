@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"os"
 	"strings"
@@ -25,7 +26,10 @@ import (
 // This file has what the tests of bad input, of decisions and of deadlines share,
 // and holds that nothing is left of a connection that ends.
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	slog.SetDefault(slog.New(slog.DiscardHandler)) // what tests bring about is no news
+	goleak.VerifyTestMain(m)
+}
 
 // The hook API, by names that fit into a line.
 type (

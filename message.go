@@ -68,8 +68,10 @@ func (s *Session) beginContent() {
 	}
 }
 
-// readBegins notes that the server has begun to read.
-func (s *Session) readBegins() {
+// readBegins notes that the server has begun to read. It returns how many replies to
+// a message the client counts on that the server hasn't given, and doesn't give any
+// more, and their code.
+func (s *Session) readBegins() (missing, code int) {
 	switch s.phase {
 	case phaseMaybeEnd:
 		s.txn.change().atStop = false
@@ -77,13 +79,20 @@ func (s *Session) readBegins() {
 	case phaseUndecided, phaseReadOn:
 		s.readsOn()
 	case phaseReply:
-		if s.isStatus() && s.due < s.statusesDue() {
-			// go-smtp in LMTP mode answers a chunk once for all recipients,
-			// if its backend fails early, and goes on.
-			s.txn.change().refused = true
-			s.endMessage()
+		status := int(s.txn.get().status)
+		if !s.isStatus() || s.statusesDue()-s.due != 1 || status < 400 {
+			break // a reader that runs ahead, while the others are on their way
 		}
+		// go-smtp in LMTP mode answers a chunk once for all recipients, if its
+		// backend fails early, and goes on.
+		missing, code = s.due, status
+		if code == 421 {
+			code = 451 // the connection goes on
+		}
+		s.txn.change().refused = true
+		s.endMessage()
 	}
+	return missing, code
 }
 
 // readsOn notes that a server that has refused the message, or given a status
@@ -265,7 +274,7 @@ func (s *Session) replyToChunk(code int) verdict {
 	m.refused = m.refused || !ok
 	switch {
 	case s.pending.last:
-		if s.due == 0 {
+		if m.status = int16(code); s.due == 0 {
 			s.endMessage()
 		}
 		return forward
@@ -301,6 +310,9 @@ func (s *Session) endMessage() {
 	// It is no loss if the client takes one such reply for that to its next
 	// command: with that, no message ends.
 	s.statuses = !s.lmtp && m.Recipients.Len() > 1
+	if !m.refused {
+		s.counted.errors = 0 // the server has got what it's there for
+	}
 	s.endTransaction(!m.refused)
 	s.pending = command{}
 	s.setPhase(phaseCommand)

@@ -13,12 +13,13 @@
 // with a state machine of its own calls a [Session] for each line instead.
 // Package proxytest tests hooks without a server.
 //
-// Two promises: every command that the server executes was shown to the hook
-// before, in order and exactly once; and with a hook that passes everything,
-// neither client nor server notice that it is there. They hold for a server
-// that reads from a connection only when it has answered what it read before,
-// as go-smtp does. A server whose reader runs ahead in a goroutine of its own
-// is safe as long as message content has no stray CR or LF.
+// Three promises: every command that the server executes was shown to the hook
+// before, in order and exactly once; with a hook that passes everything, neither
+// client nor server notice that it is there; and nothing that either of them
+// counts on is lost. They hold for a server that reads from a connection only when
+// it has answered what it read before, as most do. A server whose reader runs ahead
+// in a goroutine of its own is safe as long as message content has no stray CR or
+// LF. SECURITY.md tells which servers are tested, and what they get noticed by.
 //
 // The dialogue follows RFC 5321 (SMTP), RFC 2920 (PIPELINING), RFC 3030
 // (CHUNKING), RFC 4954 (AUTH), RFC 3207 (STARTTLS) and RFC 2033 (LMTP).
@@ -77,7 +78,10 @@ type Pass struct {
 	// in a SASL exchange, any line without control characters. The
 	// library's view of the dialogue follows this command. BDAT can't be
 	// put in, taken out, or given another size, since the octets that
-	// follow stay as they are.
+	// follow stay as they are; nor, in LMTP, RCPT or LAST be put in or taken
+	// out, nor LHLO be put in the place of EHLO or HELO or made one of them,
+	// since the client counts on a status for each recipient (RFC 2033
+	// sections 4.2 and 4.3).
 	Command string
 
 	// Next asks for the client's next line, whatever Proxy.Commands says:
@@ -118,6 +122,12 @@ type Proxy struct {
 	// means no limit.
 	HandshakeTimeout time.Duration
 
+	// SessionTickets lets a server send TLS session tickets after STARTTLS
+	// (RFC 8446 section 4.6.1, RFC 5077), unless TLSConfig disables them.
+	// Without it none are sent there, since Microsoft's Outlook breaks off at
+	// those of Go. Where TLS comes first, TLSConfig alone decides.
+	SessionTickets bool
+
 	// AllowInsecureAuth offers and passes AUTH outside TLS. Without it, a
 	// listener with TLSConfig holds AUTH back from the EHLO reply until
 	// there is TLS, and answers it 523 5.7.10 (RFC 4954 section 4, RFC 5248
@@ -134,8 +144,8 @@ type Proxy struct {
 
 	// LookupPTR sets Connection.RemotePTR to the client's host name, if
 	// the reverse DNS has one with the client's address. The lookup starts
-	// when the connection is accepted; the first call of the hook waits
-	// for it.
+	// when the server first reads or writes; the first call of the hook
+	// waits for it.
 	LookupPTR bool
 
 	// Resolver is asked by LookupPTR. nil means net.DefaultResolver.
@@ -191,7 +201,8 @@ type Proxy struct {
 	// what to do with, and that the library itself refuses: without a verb,
 	// with control characters, malformed STARTTLS and BDAT. What is refused
 	// because of order, limits or policy doesn't count. The one beyond is
-	// answered 421 4.7.0 and the connection closed. 0 or negative means no
+	// answered 421 4.7.0 and the connection closed. The count starts anew with
+	// each message that the server accepts. 0 means 10; negative means no
 	// limit.
 	MaxErrors int
 
@@ -249,9 +260,12 @@ type Proxy struct {
 	// client gets the 421 reply. ctx is done after a passed deadline.
 	OnFailure func(ctx *Context, f Failure) Decision
 
-	// Logger gets failures of the hook and connections that had to be
-	// ended. Nothing logged holds a credential, but what the hook's own
-	// errors hold. nil means silence.
+	// Logger gets what goes wrong, with the client's address: failures of the
+	// hook (Error), faults of the server and of its set-up (Warn), and each
+	// connection that the library ends for what the client did (Info). Nothing
+	// logged holds a credential, but what the hook's own errors hold. Its
+	// handler may take its time, and call anything. nil means slog.Default()
+	// for warnings and errors; a logger with slog.DiscardHandler is silence.
 	Logger *slog.Logger
 }
 

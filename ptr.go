@@ -4,13 +4,48 @@ import (
 	"context"
 	"log/slog"
 	"net"
+	"net/netip"
 	"runtime/debug"
+	"sync"
 
 	"github.com/seed3262c777/smtpproxy/internal/fcrdns"
 )
 
-// lookupPTR starts to look up the client's host name.
-func (s *Session) lookupPTR() {
+// unknown is what a session has yet to find out about who is connected.
+type unknown struct {
+	raw  net.Conn // whose ends are unknown; nil if they are known
+	once sync.Once
+
+	// The lookup of the host name, if there is one.
+	ctx   context.Context
+	found <-chan string
+}
+
+// learn asks the connection for its ends, if they are unknown, and starts to look up
+// the client's host name. Its caller holds no lock.
+func (s *Session) learn() {
+	s.mu.Lock()
+	u := s.unknown
+	s.mu.Unlock()
+	if u == nil || u.raw == nil {
+		return
+	}
+	u.once.Do(func() {
+		e := endsOf(u.raw)
+		if s.cfg.LookupPTR && e.remoteIP.IsValid() {
+			u.lookUp(s, e.remoteIP)
+		}
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.conn.ends = e
+		if u.found == nil {
+			s.unknown = nil
+		}
+	})
+}
+
+// lookUp starts to look up the client's host name.
+func (u *unknown) lookUp(s *Session, ip netip.Addr) {
 	var r Resolver = net.DefaultResolver
 	if s.cfg.Resolver != nil {
 		r = s.cfg.Resolver
@@ -19,10 +54,9 @@ func (s *Session) lookupPTR() {
 	if timeout <= 0 {
 		timeout = defaultLookupTimeout
 	}
-	ip := s.conn.remoteIP
 	ctx, cancel := context.WithTimeout(s.ctx, timeout)
 	found := make(chan string, 1)
-	s.ptr = &lookup{ctx, found}
+	u.ctx, u.found = ctx, found
 	go func() {
 		defer cancel()
 		var name string
@@ -42,31 +76,28 @@ func (s *Session) guardLookup(returned *bool) {
 	switch v := recover(); {
 	case v != nil:
 		s.log(slog.LevelError, "smtpproxy: Resolver panicked",
-			slog.String("connection", s.conn.id), slog.Any("panic", v), slog.String("stack", string(debug.Stack())))
+			slog.Any("panic", v), slog.String("stack", string(debug.Stack())))
 	case !*returned:
-		s.log(slog.LevelError, "smtpproxy: Resolver ended its goroutine", slog.String("connection", s.conn.id))
+		s.log(slog.LevelError, "smtpproxy: Resolver ended its goroutine")
 	}
-}
-
-// lookup is a lookup under way.
-type lookup struct {
-	ctx   context.Context
-	found <-chan string
 }
 
 // awaitPTR waits until the client's host name is known, or known to be
 // unknown, whatever the resolver does. Its caller holds s.mu, which is released
 // meanwhile.
 func (s *Session) awaitPTR() {
-	l := s.ptr
-	s.ptr = nil
+	u := s.unknown
+	s.unknown = nil
+	if u.found == nil {
+		return
+	}
 	s.mu.Unlock()
 	var name string
 	select {
-	case name = <-l.found:
-	case <-l.ctx.Done():
+	case name = <-u.found:
+	case <-u.ctx.Done():
 		select {
-		case name = <-l.found: // both were there
+		case name = <-u.found: // both were there
 		default:
 		}
 	}

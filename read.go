@@ -38,10 +38,12 @@ func (c *conn) Read(p []byte) (n int, err error) {
 	return n, err
 }
 
-// readBegins notes that a Read has begun. Its caller holds s.mu.
-func (c *conn) readBegins() {
-	c.s.readBegins()
+// readBegins notes that a Read has begun, and returns what Session.readBegins does.
+// Its caller holds s.mu.
+func (c *conn) readBegins() (missing, code int) {
+	missing, code = c.s.readBegins()
 	c.stir()
+	return missing, code
 }
 
 // stir tells a Write that waits of what the server does. Its caller holds s.mu.
@@ -72,7 +74,7 @@ func (c *conn) bring(p []byte) (n int, err error) {
 		if c.closed.Load() {
 			return 0, net.ErrClosed
 		}
-		if err := c.handshake(); err != nil {
+		if err := c.begin(); err != nil {
 			return 0, io.EOF
 		}
 		if c.unwanted != nil {
@@ -97,12 +99,16 @@ func (c *conn) bring(p []byte) (n int, err error) {
 // bringNext does what the dialogue is at. It returns 0 and no error if there was
 // nothing for the server. begins tells that a Read has just begun.
 func (c *conn) bringNext(p []byte, begins bool) (n int, err error) {
+	missing, code := 0, 0
 	c.s.mu.Lock()
 	if begins {
-		c.readBegins()
+		missing, code = c.readBegins()
 	}
 	phase, handedOver := c.s.phase, c.next != nil
 	c.s.mu.Unlock()
+	for range missing {
+		c.respond(Reply{Code: code}, false)
+	}
 	if handedOver {
 		return 0, io.EOF
 	}

@@ -2,7 +2,6 @@ package smtpproxy
 
 import (
 	"context"
-	"slices"
 	"sync"
 
 	"github.com/seed3262c777/smtpproxy/internal/sasl"
@@ -57,23 +56,7 @@ type Session struct {
 	counted   counts
 
 	exchange *sasl.Exchange // of the AUTH command under way, for its user name
-	ptr      *lookup        // of RemotePTR; nil if there's nothing to wait for
-}
-
-// config is a Proxy, copied once for all sessions of a listener.
-type config struct {
-	Proxy
-	limits
-	verbs []string // Commands in upper case
-}
-
-func (p *Proxy) config() *config {
-	cfg := &config{Proxy: *p, limits: p.limits()}
-	cfg.TLSKeywords = slices.Clone(p.TLSKeywords)
-	for _, v := range p.Commands {
-		cfg.verbs = append(cfg.verbs, upperASCII(v))
-	}
-	return cfg
+	unknown  *unknown       // who is connected; nil when that is known
 }
 
 // phase is whose turn it is, and what comes next. RFC 5321 section 4.1.4 and
@@ -137,13 +120,17 @@ func newSession(cfg *config, conn facts, txn transaction) *Session {
 	s := &Session{cfg: cfg, conn: conn, txn: txn, lmtp: conn.helo.Verb == "LHLO"}
 	s.ctx = &Context{parent: context.Background(), state: &s.state}
 	if cfg.LookupPTR && conn.ptr == "" && conn.remoteIP.IsValid() {
-		s.lookupPTR()
+		s.unknown = &unknown{}
+		s.unknown.lookUp(s, conn.remoteIP)
 	}
 	return s
 }
 
-// Connection returns the connection as a hook would see it now.
+// Connection returns the connection as a hook would see it now. Behind a listener,
+// before the server has first read or written, it asks the connection for its
+// addresses, which may have to wait for a PROXY header.
 func (s *Session) Connection() Connection {
+	s.learn()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var conn Connection
@@ -257,6 +244,7 @@ type decision struct {
 	nothing bool // likewise, what no server would know what to do with
 	over    bool // the session was over before the decision
 
+	why     reason // the library ends the connection
 	copies  uint32 // how often reply is sent
 	discard int64  // octets to drop before
 	reply   Reply  // filled in
@@ -289,6 +277,7 @@ func (d *decision) rejectNothing(code int, enhanced EnhancedCode, text string) {
 func (d *decision) tooMany(what string) {
 	d.reject(421, EnhancedCode{4, 7, 0}, "Too many "+what)
 	d.reply.Disconnect = true
+	d.why = reasonTooMany
 }
 
 // call is a line on its way to a decision.
@@ -311,8 +300,8 @@ func (s *Session) decide(ctx context.Context, line string, pipelined bool, d *de
 	s.takeUp(&q)
 	switch {
 	case !q.ready:
-		s.logEnd(reasonOutOfTurn)
 		d.fail()
+		d.why = reasonOutOfTurn
 	case q.used:
 		d.tooMany("commands")
 	case indexControl(line) >= 0:
@@ -323,6 +312,9 @@ func (s *Session) decide(ctx context.Context, line string, pipelined bool, d *de
 		d.pass.Command = line
 	}
 	s.settle(&q, d)
+	if d.why != reasonNone {
+		s.report()
+	}
 }
 
 // takeUp completes q, a call for q.cmd.Line.
@@ -340,7 +332,7 @@ func (s *Session) takeUp(q *call) {
 	q.shown = s.cfg.Hook != nil && (s.next || q.own || !sasl && s.cfg.listed(q.verb))
 	q.ready = s.phase == phaseCommand || s.phase == phaseGreeting && !s.relay || sasl
 	if q.shown {
-		if s.ptr != nil {
+		if s.unknown != nil {
 			s.awaitPTR()
 		}
 		s.txn.name() // so that views, for which the stack has less room, needn't
@@ -370,6 +362,7 @@ func (s *Session) settle(q *call, d *decision) {
 			d.reject(502, EnhancedCode{5, 5, 1}, "This is not an HTTP server")
 		}
 		d.reply.Disconnect = true
+		d.why = reasonHTTP
 	}
 	if !d.refused {
 		s.next = d.pass.Next // even if the library refuses it
@@ -427,6 +420,7 @@ func (s *Session) refused(q *call, d *decision) {
 			// Where the chunk ends is unknown, so what follows can't be
 			// told from it.
 			d.reply.Disconnect = true
+			d.why = reasonChunkSize
 		}
 		if to.last && d.reply.Code != 421 {
 			s.copies = uint32(s.statusesDue())
@@ -436,22 +430,10 @@ func (s *Session) refused(q *call, d *decision) {
 		}
 	}
 	d.copies, d.discard = s.copies, s.discard
+	s.lose(d.why)
 	s.next = s.next || d.reply.Next
 	d.cancel = s.relay && s.phase == phaseSASL
 	s.advance(&event{kind: answered, cmd: &to, code: d.reply.Code, over: d.reply.Disconnect})
-}
-
-// listed tells whether the hook is called for a verb.
-func (c *config) listed(verb string) bool {
-	if len(c.verbs) == 0 {
-		return true
-	}
-	for _, v := range c.verbs {
-		if v == verb {
-			return true
-		}
-	}
-	return false
 }
 
 func isKnown(verb string) bool {

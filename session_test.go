@@ -120,7 +120,7 @@ func TestASessionPassesTheSizeOfAChunkInOneForm(t *testing.T) {
 	for line, want := range map[string]string{
 		"BDAT 0100":           "BDAT 100",
 		"BDAT 0100 LAST":      "BDAT 100 LAST",
-		"bdat 007 last":       "bdat 7 LAST",
+		"bdat 007 last":       "bdat 7 last",
 		"BDAT 00 LAST":        "BDAT 0 LAST",
 		"BDAT 000":            "BDAT 0",
 		"BDAT 08":             "BDAT 8",

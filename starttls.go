@@ -43,7 +43,7 @@ func (c *conn) startTLS() {
 	c.raw.SetDeadline(time.Time{})
 	c.deadlineMu.Unlock()
 
-	tc := tls.Server(c.raw, c.s.cfg.TLSConfig)
+	tc := tls.Server(c.raw, c.s.cfg.startTLS)
 	next := &conn{raw: tc, s: c.s, l: c.l, greeted: true}
 	next.resumes.reads, next.resumes.writes = resumes(tc)
 	t, err := next.shakeHands()
@@ -53,7 +53,7 @@ func (c *conn) startTLS() {
 		c.raw.Close()
 		return
 	}
-	next.shaken.Store(true)
+	next.begun.Store(true)
 
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()
@@ -82,6 +82,7 @@ func (c *conn) claim() bool {
 func (c *conn) abandon() {
 	if c.claim() {
 		go func() {
+			c.s.logEnd(reasonNotAccepted)
 			c.raw.SetWriteDeadline(time.Now().Add(closeTime))
 			Reply{Code: 421, Enhanced: EnhancedCode{4, 3, 2}}.WriteTo(c.raw)
 			c.Close()
@@ -89,17 +90,32 @@ func (c *conn) abandon() {
 	}
 }
 
-// handshake shakes hands on a connection that starts with TLS, on the goroutine
-// that first uses it.
+// begin finds out who is connected, and shakes hands where TLS comes first, on the
+// goroutine that first uses the connection: both may take as long as the client likes.
+func (c *conn) begin() error {
+	if c.begun.Load() {
+		return nil
+	}
+	c.beginning.Lock()
+	defer c.beginning.Unlock()
+	if c.begun.Load() {
+		return nil
+	}
+	c.s.learn()
+	if _, isTLS := c.raw.(*tls.Conn); isTLS {
+		if c.isOver() {
+			return net.ErrClosed // it has failed already
+		}
+		if err := c.handshake(); err != nil {
+			return err
+		}
+	}
+	c.begun.Store(true)
+	return nil
+}
+
+// handshake shakes hands on a connection that starts with TLS.
 func (c *conn) handshake() error {
-	if c.shaken.Load() {
-		return nil
-	}
-	c.shake.Lock()
-	defer c.shake.Unlock()
-	if c.shaken.Load() {
-		return nil
-	}
 	c.armBoth()
 	t, err := c.shakeHands()
 	if err != nil {
@@ -111,7 +127,6 @@ func (c *conn) handshake() error {
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()
 	c.s.conn.secure = &secure{tls: t}
-	c.shaken.Store(true)
 	return nil
 }
 
@@ -128,7 +143,7 @@ func (c *conn) shakeHands() (t TLS, err error) {
 	t, err = c.s.shakeHands(ctx, c.raw.(*tls.Conn))
 	if err != nil {
 		c.s.log(slog.LevelInfo, "smtpproxy: TLS handshake failed",
-			slog.String("connection", c.s.conn.id), slog.String("error", err.Error()))
+			slog.String("error", err.Error()))
 	}
 	return t, err
 }
@@ -141,7 +156,7 @@ func (s *Session) shakeHands(ctx context.Context, tc *tls.Conn) (t TLS, err erro
 		if v := recover(); v != nil {
 			err = fmt.Errorf("smtpproxy: callback of the TLS configuration panicked: %v", v)
 			s.log(slog.LevelError, "smtpproxy: callback of the TLS configuration panicked",
-				slog.String("connection", s.conn.id), slog.Any("panic", v), slog.String("stack", string(debug.Stack())))
+				slog.Any("panic", v), slog.String("stack", string(debug.Stack())))
 		}
 	}()
 	if err := tc.HandshakeContext(ctx); err != nil {
@@ -187,7 +202,7 @@ func (c *config) describe(state tls.ConnectionState) TLS {
 // from Proxy.Listener, where the library ends TLS and the server doesn't see a
 // *tls.Conn. It looks into wrappers like SessionOf.
 func TLSConnectionState(c net.Conn) (tls.ConnectionState, bool) {
-	if c, ok := unwrap(c); ok && c.shaken.Load() {
+	if c, ok := unwrap(c); ok && c.begun.Load() {
 		if tc, ok := c.raw.(*tls.Conn); ok {
 			return tc.ConnectionState(), true
 		}

@@ -224,6 +224,7 @@ type mail struct {
 	held        int   // replies to the message that the client gets behind its end
 	refused     bool  // a reply to the message was not 2xx
 	atStop      bool  // behind what some take for the end, the server has replied
+	status      int16 // the last reply to the last chunk
 	// doubtful tells that there is no transaction, but that a server may have
 	// kept something of the one before.
 	doubtful bool

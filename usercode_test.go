@@ -83,6 +83,7 @@ func ofTLS(implicit bool, set func(cfg *tls.Config, user func())) func(*smtpprox
 		cfg := serverTLS().Clone()
 		set(cfg, user)
 		p.TLSConfig, p.ImplicitTLS = cfg, implicit
+		p.SessionTickets = true // they have a time
 	}
 }
 

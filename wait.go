@@ -19,8 +19,15 @@ func (c *conn) awaitReply() error {
 		return nil
 	}
 	c.waiting, c.wake, c.ahead = true, make(chan struct{}), ahead
-	wake := c.wake
+	wake, first := c.wake, c.s.phase == phaseGreeting && !c.s.regreets
 	c.s.mu.Unlock()
+	if first {
+		t := time.AfterFunc(greetTime, func() {
+			c.s.cfg.warn(warnReadsFirst)
+			c.s.cfg.logWarnings()
+		})
+		defer t.Stop()
+	}
 	err := c.watch(wake, ahead)
 	c.s.mu.Lock()
 	c.waiting = false

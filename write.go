@@ -23,6 +23,7 @@ func (c *conn) Write(p []byte) (int, error) {
 	if err != nil {
 		c.s.report()
 	}
+	c.s.cfg.logWarnings()
 	return n, err
 }
 
@@ -40,8 +41,11 @@ func (c *conn) writeReplies(p []byte) (n int, waits bool, err error) {
 	if c.broken {
 		return 0, false, net.ErrClosed
 	}
-	if err := c.handshake(); err != nil {
+	if err := c.begin(); err != nil {
 		return 0, false, err
+	}
+	if c.closed.Load() {
+		return 0, false, net.ErrClosed // while it began
 	}
 	b := p
 	if c.partial.len() > 0 {
@@ -252,7 +256,7 @@ func (c *conn) respond(r Reply, hold bool) {
 
 // respondIfOpen is respond where it isn't known how far the connection has come.
 func (c *conn) respondIfOpen(r Reply) {
-	if c.shaken.Load() && !c.gone.Load() {
+	if c.begun.Load() && !c.gone.Load() {
 		c.respond(r.filled(""), false)
 	}
 }

@@ -21,8 +21,8 @@ func TestTheServerAndTheLibraryAgreeAboutAnyDialogue(t *testing.T) {
 	for range 5 { // so that whole transactions come about
 		lines = append(lines, "MAIL FROM:<a@example.com>", "RCPT TO:<b@example.org>", "RCPT TO:<c@example.org>", "DATA", "LHLO again")
 	}
-	verbs := []string{"HELO", "EHLO", "LHLO", "MAIL", "RCPT", "DATA", "BDAT", "RSET", "NOOP", "AUTH", "STARTTLS"}
-	codes := []int{200, 235, 250, 251, 334, 354, 450, 503, 550}
+	verbs := []string{"HELO", "EHLO", "LHLO", "MAIL", "RCPT", "DATA", "BDAT", "RSET", "NOOP", "AUTH", "STARTTLS", "XCLIENT"}
+	codes := []int{200, 220, 235, 250, 251, 334, 354, 450, 503, 550}
 	decisions := []smtpproxy.Decision{
 		smtpproxy.Reply{}, smtpproxy.Reply{Code: 550}, smtpproxy.Reply{Code: 334}, smtpproxy.Reply{Code: 235},
 		smtpproxy.Pass{Command: "NOOP"}, smtpproxy.Pass{Command: "RSET"}, smtpproxy.Pass{Command: "DATA"}, smtpproxy.Pass{Next: true},

@@ -229,6 +229,11 @@ func (v *server) took(verb string, code int) {
 		v.authenticated = v.authenticated || code == 235
 	case "STARTTLS":
 		v.handshake = code == 220
+	case "XCLIENT":
+		if code == 220 { // it greets again
+			v.greeted, v.lmtp, v.authenticated = false, false, false
+			v.reset()
+		}
 	}
 }
 

@@ -19,6 +19,7 @@ import (
 	"os"
 	"os/signal"
 	"regexp"
+	"strings"
 	"syscall"
 	"time"
 
@@ -105,7 +106,8 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 
 	err = converse(ctx, l.Addr().String(), out)
 	if err == nil && !*once {
-		out.Println("serving other clients until interrupted")
+		out.Println("serving other clients until interrupted; for one of yours:")
+		out.Printf("    printf 'EHLO me.example\\r\\nPING\\r\\nQUIT\\r\\n' | nc %s", strings.Replace(l.Addr().String(), ":", " ", 1))
 		select {
 		case <-ctx.Done():
 		case err = <-served:

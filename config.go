@@ -1,0 +1,102 @@
+package smtpproxy
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync/atomic"
+)
+
+// This file makes of a Proxy what sessions and listeners work with, and tells what
+// is wrong with it.
+
+// Validate tells what about p can't work: a verb in Commands that no command has,
+// ImplicitTLS without a TLSConfig, a TLSConfig without a certificate. A listener's
+// Accept returns the same error, and so does gosmtp.Serve. A nil *Proxy is an error,
+// too.
+func (p *Proxy) Validate() error {
+	if p == nil {
+		return errors.New("smtpproxy: the Proxy is nil")
+	}
+	for _, verb := range p.Commands {
+		if verb == "" || verbOf(verb) != upperASCII(verb) {
+			return fmt.Errorf("smtpproxy: Proxy.Commands has %q, which is no verb", verb)
+		}
+	}
+	switch t := p.TLSConfig; {
+	case t == nil && p.ImplicitTLS:
+		return errors.New("smtpproxy: Proxy.ImplicitTLS needs a TLSConfig")
+	case t != nil && len(t.Certificates) == 0 && t.GetCertificate == nil && t.GetConfigForClient == nil:
+		return errors.New("smtpproxy: Proxy.TLSConfig has no certificate")
+	}
+	return nil
+}
+
+// config is a Proxy, copied once for all sessions of a listener.
+type config struct {
+	Proxy
+	limits
+	verbs    []string    // Commands in upper case
+	startTLS *tls.Config // TLSConfig as it is after STARTTLS
+	log      *slog.Logger
+	level    slog.Level // of what log gets, at least
+	invalid  error      // what is wrong with it
+
+	warned [warnings]atomic.Int32
+	news   atomic.Bool // there are warnings to log
+}
+
+func (p *Proxy) config() *config {
+	invalid := p.Validate()
+	if p == nil {
+		p = new(Proxy)
+	}
+	cfg := &config{Proxy: *p, limits: p.limits(), invalid: invalid, log: p.Logger, level: slog.LevelDebug}
+	cfg.TLSKeywords = slices.Clone(p.TLSKeywords)
+	for _, v := range p.Commands {
+		cfg.verbs = append(cfg.verbs, upperASCII(v))
+	}
+	if cfg.log == nil {
+		cfg.log, cfg.level = slog.Default(), slog.LevelWarn
+	}
+	cfg.startTLS = cfg.TLSConfig
+	if cfg.TLSConfig != nil && !cfg.SessionTickets {
+		cfg.startTLS = withoutTickets(cfg.TLSConfig)
+	}
+	return cfg
+}
+
+// withoutTickets returns a copy of a configuration that sends no session tickets,
+// whatever the configuration for a client is. Microsoft's Outlook breaks off where a
+// server written in Go sends one after STARTTLS (golang/go#70232).
+func withoutTickets(t *tls.Config) *tls.Config {
+	t = t.Clone()
+	t.SessionTicketsDisabled = true
+	if forClient := t.GetConfigForClient; forClient != nil {
+		t.GetConfigForClient = func(hello *tls.ClientHelloInfo) (*tls.Config, error) {
+			own, err := forClient(hello)
+			if own == nil || err != nil {
+				return own, err
+			}
+			own = own.Clone()
+			own.SessionTicketsDisabled = true
+			return own, nil
+		}
+	}
+	return t
+}
+
+// listed tells whether the hook is called for a verb.
+func (c *config) listed(verb string) bool {
+	if len(c.verbs) == 0 {
+		return true
+	}
+	for _, v := range c.verbs {
+		if v == verb {
+			return true
+		}
+	}
+	return false
+}
