@@ -131,7 +131,7 @@ func strike(t *testing.T, h host, a attack, c cut, f front) string {
 // A host may give content up at a line that is too long for its buffer, without a
 // word and without a read that fails, and take what is behind for commands. Nothing
 // that the library sees tells it from a host that reads on. RFC 5321 section
-// 4.5.3.1.6 has lines of 1,000 octets; no host here insists.
+// 4.5.3.1.6 has lines of 1,000 octets; no host here insists, but MaxTextLine does.
 func TestAContentLineThatIsTooLongForAHostIsNoWayIn(t *testing.T) {
 	for _, h := range hosts {
 		t.Run(h.name, func(t *testing.T) {
@@ -140,7 +140,11 @@ func TestAContentLineThatIsTooLongForAHostIsNoWayIn(t *testing.T) {
 			for _, n := range []int{4000, 4094, 4096, 4097, 8192} {
 				content := strings.Repeat("x", n) + "RCPT TO:<" + victim + ">\r\nDATA\r\nx\r\n.\r\n"
 				for _, c := range []cut{whole, random, octets} {
-					problem := strike(t, h, attack{pieces: atOnce("DATA\r\n" + content)}, c, library())
+					a := attack{pieces: atOnce("DATA\r\n" + content)}
+					if problem := strike(t, h, a, c, library(limitTextLines)); problem != "" {
+						t.Errorf("%d octets, cut %s, with MaxTextLine: %s", n, c, problem)
+					}
+					problem := strike(t, h, a, c, library())
 					switch known := h.givesUpAt > 0 && n > h.givesUpAt-len("RCPT"); {
 					case problem != "" && known:
 						came++

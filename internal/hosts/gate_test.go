@@ -102,6 +102,8 @@ func library(settings ...func(*smtpproxy.Proxy)) front {
 
 func rejectBareNewlines(p *smtpproxy.Proxy) { p.RejectBareNewlines = true }
 
+func limitTextLines(p *smtpproxy.Proxy) { p.MaxTextLine = 1000 }
+
 func startTLS(p *smtpproxy.Proxy) {
 	p.TLSConfig = serverTLS()
 	p.AllowInsecureAuth = true
