@@ -11,6 +11,7 @@ import (
 	"net"
 	"os"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -412,5 +413,64 @@ func TestAMessageOverAConnectionWithoutDeadlinesIsTaken(t *testing.T) {
 			t.Errorf("%s: it took %d messages", why, n)
 		}
 		c.Close()
+	}
+}
+
+// failingDeadline takes no read deadline while fails is set.
+type failingDeadline struct {
+	net.Conn
+	fails atomic.Bool
+}
+
+func (c *failingDeadline) SetReadDeadline(t time.Time) error {
+	if c.fails.Load() {
+		return errTest
+	}
+	return c.Conn.SetReadDeadline(t)
+}
+
+// TestWhatBelongsToAMessageIsNotForAServerThatCouldNotSetItsDeadline is about one that
+// gives the message up then, without a word, and reads commands.
+func TestWhatBelongsToAMessageIsNotForAServerThatCouldNotSetItsDeadline(t *testing.T) {
+	for _, tt := range []struct{ line, rest string }{
+		{"DATA", "MAIL FROM:<evil@evil>\r\n.\r\n"},
+		{"BDAT 23 LAST", "MAIL FROM:<evil@evil>\r\n"},
+		{"AUTH PLAIN", "MAIL FROM:<evil@evil>\r\n"},
+	} {
+		raw := make(chan *failingDeadline, 1)
+		tr := newTransport(true, func() (server, client net.Conn, err error) {
+			server, client, err = connectTCP()
+			f := &failingDeadline{Conn: server}
+			raw <- f
+			return f, client, err
+		})
+		got := make(chan string, 1)
+		c := runScript(t, tr, &smtpproxy.Proxy{AllowInsecureAuth: true}, func(c net.Conn) {
+			f, b := <-raw, make([]byte, 100)
+			for _, reply := range []string{"220 x\r\n", "250 x\r\n", "250 x\r\n", "250 x\r\n"} {
+				io.WriteString(c, reply)
+				c.SetReadDeadline(time.Now().Add(time.Minute))
+				c.Read(b)
+			}
+			io.WriteString(c, map[string]string{"DATA": "354 x\r\n", "AUTH PLAIN": "334 \r\n"}[tt.line])
+			f.fails.Store(true)
+			if c.SetReadDeadline(time.Now().Add(time.Hour)) == nil && c.SetReadDeadline(time.Now()) == nil {
+				t.Error("a deadline could be set")
+			}
+			f.fails.Store(false)
+			c.SetReadDeadline(time.Now().Add(time.Minute))
+			rest, _ := io.ReadAll(c)
+			got <- string(rest)
+		})
+		c.expect("220")
+		for _, line := range []string{"EHLO x", "MAIL FROM:<a@a>", "RCPT TO:<b@b>"} {
+			c.ask(line, "250")
+		}
+		c.send(tt.line + "\r\n" + tt.rest)
+		io.Copy(io.Discard, c.r)
+		c.Close()
+		if rest := <-got; rest != "" {
+			t.Errorf("%s: the server got %q", tt.line, rest)
+		}
 	}
 }

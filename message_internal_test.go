@@ -11,12 +11,12 @@ import (
 
 // inLMTPContent returns a connection whose server has handed an LMTP message with two
 // recipients to its backend, and what the client gets.
-func inLMTPContent(t *testing.T, p phase) (c *conn, client net.Conn) {
+func inLMTPContent(t *testing.T, p phase, due int) (c *conn, client net.Conn) {
 	raw, client := net.Pipe()
 	c = newConn(raw, &listener{cfg: new(Proxy).config()})
 	c.greeted = true
 	c.s.lmtp = true
-	c.s.pending, c.s.due, c.s.phase = command{verb: "DATA", line: "DATA"}, 2, p
+	c.s.pending, c.s.due, c.s.phase = command{verb: "DATA", line: "DATA"}, due, p
 	m := c.s.txn.change()
 	m.Active, m.Recipients = true, NewRecipients(Recipient{}, Recipient{})
 	t.Cleanup(func() {
@@ -32,17 +32,23 @@ func TestTheReadThatHasHandedOverWhatMayBeTheEndIsNotAServerThatReadsOn(t *testi
 	for _, tt := range []struct {
 		why     string
 		at      phase
+		due     int
 		reading bool // a Read is under way
 		want    phase
 	}{
-		{"a Read hands over what may be the end", phaseMaybeEnd, true, phaseUndecided},
-		{"no Read is under way behind that", phaseMaybeEnd, false, phaseUndecided},
-		{"a Read waits for content", phaseContent, true, phaseContent},
-		{"no Read waits for content", phaseContent, false, phaseUndecided},
+		{"a Read hands over what may be the end", phaseMaybeEnd, 2, true, phaseUndecided},
+		{"no Read is under way behind that", phaseMaybeEnd, 2, false, phaseUndecided},
+		{"a Read waits for content", phaseContent, 2, true, phaseContent},
+		{"no Read waits for content", phaseContent, 2, false, phaseUndecided},
+		// All that was due has come. Its Write waits to see who reads the rest.
+		{"the last status, a Read hands over what may be the end", phaseMaybeEnd, 1, true, phaseUndecided},
+		{"the last status, no Read is under way behind that", phaseMaybeEnd, 1, false, phaseUndecided},
+		{"the last status, a Read waits for content", phaseContent, 1, true, phaseReadOn},
+		{"the last status, no Read waits for content", phaseContent, 1, false, phaseUndecided},
 	} {
 		t.Run(tt.why, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				c, client := inLMTPContent(t, tt.at)
+				c, client := inLMTPContent(t, tt.at, tt.due)
 				go io.Copy(io.Discard, client)
 				if tt.reading {
 					c.readMu.Lock()
