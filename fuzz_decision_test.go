@@ -170,9 +170,9 @@ func (j *judge) judge(line string, sasl bool) (got decision, problem string) {
 			problem = "a failure is no 421"
 		case d.Code == 220 && verb == "STARTTLS", d.Code/10 == 25 && verb == "RCPT" && conn.HELO.Verb == "LHLO":
 			problem = "the client is promised what the server doesn't know"
-		case txn.Active && endsTransaction(verb, d.Code) && j.s.Transaction().Active:
+		case txn.Active && endsTransaction(verb, d.Code) && !lost && j.s.Transaction().Active:
 			problem = "the transaction is there, though the client counts on its end"
-		case txn.Active && endsTransaction(verb, d.Code):
+		case txn.Active && endsTransaction(verb, d.Code): // or the dialogue is over, and has it still
 			txn = j.s.Transaction()
 		}
 		switch {
