@@ -12,7 +12,7 @@ import (
 // This file holds that each reason for which the library ends a connection is shown.
 
 func TestEachReasonIsShownInADialogue(t *testing.T) {
-	files, err := filepath.Glob("testdata/dialogues/log-*.txtar")
+	files, err := filepath.Glob("internal/e2e/testdata/dialogues/log-*.txtar")
 	if err != nil {
 		t.Fatal(err)
 	}

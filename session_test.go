@@ -130,12 +130,18 @@ func TestASessionPassesTheSizeOfAChunkInOneForm(t *testing.T) {
 		"BDAT 100 last":       "BDAT 100 last",
 		"bDaT 10":             "bDaT 10",
 	} {
-		for why, hook := range map[string]smtpproxy.Hook{"": nil, ", passed by a hook": always(nil), ", written by a hook": decide(func(cmd command) (decision, error) {
-			return pass{Command: cmd.Line}, nil
-		})} {
+		for why, hook := range map[string]smtpproxy.Hook{
+			"": nil,
+			", passed by a hook": smtpproxy.HookFunc(func(*smtpproxy.Context, smtpproxy.Command, smtpproxy.Connection, smtpproxy.Transaction) (smtpproxy.Decision, error) {
+				return nil, nil
+			}),
+			", written by a hook": smtpproxy.HookFunc(func(_ *smtpproxy.Context, cmd smtpproxy.Command, _ smtpproxy.Connection, _ smtpproxy.Transaction) (smtpproxy.Decision, error) {
+				return smtpproxy.Pass{Command: cmd.Line}, nil
+			}),
+		} {
 			p := &smtpproxy.Proxy{Hook: hook}
-			s := p.ResumeSession(connection{}, transaction{Active: true, Recipients: smtpproxy.NewRecipients(smtpproxy.Recipient{})})
-			if got, ok := s.Command(t.Context(), line).(pass); !ok || got.Command != want {
+			s := p.ResumeSession(smtpproxy.Connection{}, smtpproxy.Transaction{Active: true, Recipients: smtpproxy.NewRecipients(smtpproxy.Recipient{})})
+			if got, ok := s.Command(t.Context(), line).(smtpproxy.Pass); !ok || got.Command != want {
 				t.Errorf("%s%s: %+v, want %s", line, why, got, want)
 			}
 		}

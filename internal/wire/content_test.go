@@ -476,7 +476,7 @@ func TestContentHandsOutNoMoreThanTheLimit(t *testing.T) {
 // go-smtp's reader is the table of goSMTPEnd, which
 // TestTheModelOfGoSMTPSeesTheEndsThatGoSMTPSees holds against the real one. Real
 // servers, go-smtp's among them, are held against the library by
-// TestExhaustively... and FuzzDialogue in the root package.
+// TestExhaustively... and FuzzDialogue in internal/e2e.
 func FuzzContent(f *testing.F) {
 	f.Fuzz(func(t *testing.T, s string, cut, limit uint8) {
 		if err := checkContent(s); err != nil {

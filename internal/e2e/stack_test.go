@@ -1,0 +1,138 @@
+//go:build !race
+
+package e2e
+
+import (
+	"bufio"
+	"bytes"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"runtime"
+	"runtime/debug"
+	"testing"
+
+	"github.com/seed3262c777/smtpproxy"
+)
+
+// This file measures what an idle connection takes of the stack. (With the race
+// detector, frames are larger.)
+
+// stackEnv tells the process that measures what to measure.
+const stackEnv = "SMTPPROXY_TEST_STACK"
+
+// idleHooks are hooks by name; nil is a server without the library.
+var idleHooks = map[string]smtpproxy.Hook{
+	"none":       nil,
+	"a function": smtpproxy.HookFunc(func(*hookContext, command, connection, transaction) (decision, error) { return nil, nil }),
+	"a method":   methodHook{},
+	// This one needs more itself, so that the test could fail.
+	"a deep one": smtpproxy.HookFunc(func(_ *hookContext, _ command, c connection, _ transaction) (decision, error) {
+		takesStack(10, c)
+		return nil, nil
+	}),
+}
+
+type methodHook struct{}
+
+func (methodHook) Command(*hookContext, command, connection, transaction) (decision, error) {
+	return nil, nil
+}
+
+//go:noinline
+func takesStack(n int, conn connection) string {
+	if n == 0 {
+		return conn.ID
+	}
+	return takesStack(n-1, conn)
+}
+
+// A goroutine keeps the stack that its deepest call needed, and stacks come in powers
+// of two: an idle connection takes 4 KiB with a hook as without the library, or twice
+// as much for a few octets more.
+func TestAnIdleConnectionThatHasCalledItsHookHasTheStackOfABareOne(t *testing.T) {
+	if name := os.Getenv(stackEnv); name != "" {
+		fmt.Printf("stack %d\n", idleStack(t, idleHooks[name]))
+		return
+	}
+	for name := range idleHooks {
+		// In a process of its own, where nothing else grows or shrinks stacks, and
+		// new ones don't begin with what others needed.
+		cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$")
+		cmd.Env = append(os.Environ(), stackEnv+"="+name, "GODEBUG=adaptivestackstart=0")
+		out, err := cmd.Output()
+		if err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		var octets int
+		if _, err := fmt.Fscanf(bytes.NewReader(out), "stack %d", &octets); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+		if deep := name == "a deep one"; deep != (octets > 5<<10) {
+			t.Errorf("hook: %s: %d octets of stack for a connection", name, octets)
+		}
+	}
+}
+
+// idleStack returns the octets of stack for each of many connections that are idle
+// behind commands and a message.
+func idleStack(t *testing.T, hook smtpproxy.Hook) int {
+	const n = 200
+	debug.SetGCPercent(-1)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	served := l
+	if hook != nil {
+		served = (&smtpproxy.Proxy{Hook: hook}).Listener(l)
+	}
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	for range n {
+		client, err := net.Dial("tcp", l.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer client.Close()
+		c, err := served.Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		go replyToAll(c)
+		r := bufio.NewReader(client)
+		for _, line := range []string{"EHLO x", "AUTH PLAIN AA==", "MAIL FROM:<a@a>", "RCPT TO:<b@b>", "DATA", "hi\r\n.", "MAIL FROM:<c@c>", "NOOP"} {
+			if _, err := r.ReadString('\n'); err != nil {
+				t.Fatal(err)
+			}
+			io.WriteString(client, line+"\r\n")
+		}
+		r.ReadString('\n')
+	}
+	runtime.ReadMemStats(&after)
+	return int(after.StackInuse-before.StackInuse) / n
+}
+
+// replyToAll is a server with little stack, which refuses messages.
+func replyToAll(c net.Conn) {
+	defer c.Close()
+	r := bufio.NewReader(c)
+	for reply := "220 x\r\n"; ; {
+		io.WriteString(c, reply)
+		line, err := r.ReadSlice('\n')
+		switch {
+		case err != nil:
+			return
+		case string(line) == "DATA\r\n":
+			reply = "354 x\r\n"
+		case string(line) == "hi\r\n":
+			r.ReadSlice('\n')
+			reply = "550 x\r\n"
+		default:
+			reply = "250 x\r\n"
+		}
+	}
+}
