@@ -3,6 +3,8 @@ package smtpproxy
 import (
 	"strconv"
 	"strings"
+
+	"github.com/seed3262c777/smtpproxy/internal/ascii"
 )
 
 // This file keeps from the server what it must not get, whatever the hook says.
@@ -14,7 +16,7 @@ func (s *Session) isBinary() bool {
 	binary := false
 	for key, value := range s.txn.get().SenderParams.All() {
 		if key == "BODY" {
-			if upperASCII(value) != "BINARYMIME" {
+			if ascii.ToUpper(value) != "BINARYMIME" {
 				return false
 			}
 			binary = true
@@ -132,11 +134,11 @@ func (s *Session) admitBDAT(to *command, d *decision) {
 // "BDAT" SP chunk-size [SP "LAST"] (RFC 3030 section 2), but for blanks behind it
 // (RFC 5321 section 4.1.1), and whether the chunk is the last one.
 func parseBDAT(line string) (size int64, last bool) {
-	if len(line) < len("BDAT 0") || !equalFoldASCII(line[:5], "BDAT ") {
+	if len(line) < len("BDAT 0") || !ascii.EqualFold(line[:5], "BDAT ") {
 		return -1, false
 	}
 	digits, end, last := strings.Cut(strings.TrimRight(line[5:], " \t"), " ")
-	if last && !equalFoldASCII(end, "LAST") {
+	if last && !ascii.EqualFold(end, "LAST") {
 		return -1, false
 	}
 	for i := range len(digits) {

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime/debug"
+
+	"github.com/seed3262c777/smtpproxy/internal/ascii"
 )
 
 // This file calls the hook, and holds it to its contract.
@@ -219,7 +221,7 @@ func (s *Session) checkPass(p Pass, q *call, d *decision) error {
 	case len(line) > limit-len("\r\n"):
 		return fmt.Errorf("%w: a command of %d octets", ErrInvalidDecision, len(line))
 	default:
-		if i := indexControl(line); i >= 0 {
+		if i := ascii.IndexControl(line); i >= 0 {
 			return fmt.Errorf("%w: control character %#02x in a command", ErrInvalidDecision, line[i])
 		}
 		if err := checkCommand(line, q, s.isLMTP()); err != nil {

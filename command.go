@@ -3,6 +3,8 @@ package smtpproxy
 import (
 	"log/slog"
 	"strings"
+
+	"github.com/seed3262c777/smtpproxy/internal/ascii"
 )
 
 // Command is one line from the client, as it came, without its line end. It is
@@ -97,7 +99,7 @@ func verbOf(line string) string {
 		inLower = inLower || c >= 'a'
 	}
 	if inLower {
-		verb = upperASCII(verb)
+		verb = ascii.ToUpper(verb)
 	}
 	return verb
 }

@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"slices"
 	"sync/atomic"
+
+	"github.com/seed3262c777/smtpproxy/internal/ascii"
 )
 
 // This file makes of a Proxy what sessions and listeners work with, and tells what
@@ -21,7 +23,7 @@ func (p *Proxy) Validate() error {
 		return errors.New("smtpproxy: the Proxy is nil")
 	}
 	for _, verb := range p.Commands {
-		if verb == "" || verbOf(verb) != upperASCII(verb) {
+		if verb == "" || verbOf(verb) != ascii.ToUpper(verb) {
 			return fmt.Errorf("smtpproxy: Proxy.Commands has %q, which is no verb", verb)
 		}
 	}
@@ -56,7 +58,7 @@ func (p *Proxy) config() *config {
 	cfg := &config{Proxy: *p, limits: p.limits(), invalid: invalid, log: p.Logger, level: slog.LevelDebug}
 	cfg.TLSKeywords = slices.Clone(p.TLSKeywords)
 	for _, v := range p.Commands {
-		cfg.verbs = append(cfg.verbs, upperASCII(v))
+		cfg.verbs = append(cfg.verbs, ascii.ToUpper(v))
 	}
 	if cfg.log == nil {
 		cfg.log, cfg.level = slog.Default(), slog.LevelWarn

@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/seed3262c777/smtpproxy/internal/ascii"
 	"github.com/seed3262c777/smtpproxy/internal/sasl"
 )
 
@@ -415,7 +416,7 @@ func (s *Session) observe(cmd *command) {
 		// here could be a password that ends up as a mechanism.
 		words := strings.Fields(argsOf(cmd.line))
 		if len(words) > 0 {
-			s.exchange = sasl.Observe(upperASCII(words[0]))
+			s.exchange = sasl.Observe(ascii.ToUpper(words[0]))
 		}
 		if len(words) > 1 {
 			s.exchange.Response(words[1])
@@ -463,7 +464,7 @@ func (s *Session) offered(lines []string) []string {
 // 5321 section 4.1.1.1).
 func keywordOf(line string) string {
 	keyword, _, _ := strings.Cut(line, " ")
-	return upperASCII(keyword)
+	return ascii.ToUpper(keyword)
 }
 
 // sizeKeyword returns the message size that an EHLO reply declares, 0 if there

@@ -11,6 +11,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/seed3262c777/smtpproxy/internal/ascii"
 )
 
 // This file keeps credentials out of what is printed and logged of commands.
@@ -120,7 +122,7 @@ func splitSecret(line string) (shown, secret string) {
 	at := wordIn(line, 0)
 	end := endOfWord(line, at)
 	if !asksForSecret(line[at:end]) {
-		if isKnown(upperASCII(line[at:end])) {
+		if isKnown(ascii.ToUpper(line[at:end])) {
 			return line, ""
 		}
 		at = wordIn(line, end)
@@ -130,7 +132,7 @@ func splitSecret(line string) (shown, secret string) {
 		}
 	}
 	auth := isAuth(line[at:end])
-	if auth && !slices.Contains([]string{"AUTH", "AUTHENTICATE", "AUTHINFO", "AUTHORIZATION"}, upperASCII(line[at:end])) {
+	if auth && !slices.Contains([]string{"AUTH", "AUTHENTICATE", "AUTHINFO", "AUTHORIZATION"}, ascii.ToUpper(line[at:end])) {
 		end = at + len("AUTH") // the rest may be a word of its own
 	}
 	shown, secret = line[:end], line[end:]
@@ -151,7 +153,7 @@ func splitSecret(line string) (shown, secret string) {
 
 // asksForSecret reports whether behind a word follows a credential.
 func asksForSecret(word string) bool {
-	switch upperASCII(word) {
+	switch ascii.ToUpper(word) {
 	case "PASS", "PASSWORD", "LOGIN", "APOP":
 		return true
 	}
@@ -160,7 +162,7 @@ func asksForSecret(word string) bool {
 
 func isAuth(word string) bool {
 	const auth = "AUTH"
-	return len(word) >= len(auth) && equalFoldASCII(word[:len(auth)], auth)
+	return len(word) >= len(auth) && ascii.EqualFold(word[:len(auth)], auth)
 }
 
 // wordIn returns where in s the first word behind i starts, of what is letters and
@@ -180,7 +182,7 @@ func endOfWord(s string, i int) int {
 	return i
 }
 
-func inWord(c byte) bool { return c < utf8.RuneSelf && isLetDig(rune(c)) }
+func inWord(c byte) bool { return c < utf8.RuneSelf && ascii.IsLetDig(rune(c)) }
 
 // cutSeparator cuts off what separates words. White space is written as one blank.
 func cutSeparator(s string) (separator, rest string) {
@@ -202,7 +204,7 @@ func cutSeparator(s string) (separator, rest string) {
 	}, separator), rest
 }
 
-func isBlank(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) || isForeign(r) }
+func isBlank(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) || ascii.IsForeign(r) }
 
 func endOfMechanism(s string) int {
 	if i := strings.IndexFunc(s, func(r rune) bool { return isBlank(r) || r == '=' || r == ':' }); i >= 0 {
@@ -218,7 +220,7 @@ func isMechanism(word string) bool {
 	if len(word) > longest {
 		return false
 	}
-	switch name := upperASCII(word); name {
+	switch name := ascii.ToUpper(word); name {
 	case "PLAIN", "LOGIN", "CRAM-MD5", "DIGEST-MD5", "EXTERNAL", "ANONYMOUS", "OTP", "SKEY", "SECURID", "SRP",
 		"GSSAPI", "GSS-SPNEGO", "SPNEGO", "SPNEGO-PLUS", "KERBEROS_V4", "KERBEROS_V5", "NTLM", "MSN",
 		"SCRAM-MD5", "SCRAM-SHA-1", "SCRAM-SHA-1-PLUS", "SCRAM-SHA-224", "SCRAM-SHA-224-PLUS",

@@ -5,6 +5,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/seed3262c777/smtpproxy/internal/ascii"
 )
 
 // This file parses what follows MAIL and RCPT (RFC 5321 section 4.1.2, with
@@ -139,9 +141,9 @@ func cutRcpt(args string) (addr Address, mailbox, rest string, ok bool) {
 	}
 	// RFC 5321 section 4.1.1.3: the one forward-path without a domain.
 	const postmaster = "<postmaster>"
-	if n := len(postmaster); len(s) >= n && equalFoldASCII(s[:n], postmaster) {
+	if n := len(postmaster); len(s) >= n && ascii.EqualFold(s[:n], postmaster) {
 		local := s[1 : n-1]
-		return Address{Localpart: local}, lowerASCII(local), s[n:], !hasBracket(s[n:])
+		return Address{Localpart: local}, ascii.ToLower(local), s[n:], !hasBracket(s[n:])
 	}
 	return cutPath(s)
 }
@@ -155,13 +157,13 @@ func afterKeyword(args, keyword string) (s string, ok bool) {
 	}
 	args = strings.TrimLeft(args, " \t")
 	n := len(keyword)
-	if len(args) < n || !equalFoldASCII(args[:n], keyword) {
+	if len(args) < n || !ascii.EqualFold(args[:n], keyword) {
 		return "", false
 	}
 	args = args[n:]
 	if i := strings.IndexByte(args, ':'); i >= 0 {
 		for ; i < len(args); i++ {
-			if i+1 >= n && equalFoldASCII(args[i+1-n:i+1], keyword) {
+			if i+1 >= n && ascii.EqualFold(args[i+1-n:i+1], keyword) {
 				return "", false
 			}
 		}
@@ -212,7 +214,7 @@ func cutPath(s string) (addr Address, mailbox, rest string, ok bool) {
 		// so it is written in one way.
 		mailbox = addr.String()
 	}
-	return addr, lowerASCII(mailbox), rest, true
+	return addr, ascii.ToLower(mailbox), rest, true
 }
 
 func hasBracket(s string) bool {
@@ -236,7 +238,7 @@ func withParams(addr Address, mailbox, s string, ok bool) (Address, string, Para
 		if !isKeyword(key) || hasMailbox(value) {
 			return Address{}, "", Params{}, false
 		}
-		list = append(list, param{upperASCII(key), value})
+		list = append(list, param{ascii.ToUpper(key), value})
 	}
 	return addr, mailbox, Params{list}, true
 }
@@ -251,7 +253,7 @@ func hasMailbox(value string) bool {
 // isKeyword reports whether s is an esmtp-keyword (RFC 5321 section 4.1.2).
 func isKeyword(s string) bool {
 	for i := range len(s) {
-		if s[i] >= utf8.RuneSelf || !isLetDig(rune(s[i])) && (i == 0 || s[i] != '-') {
+		if s[i] >= utf8.RuneSelf || !ascii.IsLetDig(rune(s[i])) && (i == 0 || s[i] != '-') {
 			return false
 		}
 	}
@@ -353,7 +355,7 @@ func isAddressLiteral(s string) bool {
 		ip, err := netip.ParseAddr(s)
 		return err == nil && ip.Is4()
 	}
-	if equalFoldASCII(tag, "IPv6") {
+	if ascii.EqualFold(tag, "IPv6") {
 		ip, err := netip.ParseAddr(content)
 		return err == nil && ip.Is6() && ip.Zone() == ""
 	}
@@ -362,7 +364,7 @@ func isAddressLiteral(s string) bool {
 		content != "" && !strings.ContainsFunc(content, isNotDcontent)
 }
 
-func isNotLDH(r rune) bool { return !isLetDig(r) && r != '-' }
+func isNotLDH(r rune) bool { return !ascii.IsLetDig(r) && r != '-' }
 
 // isNotDcontent leaves out of dcontent what delimits something to those who read
 // a path as it is in a header field, or look for its last '@'.
@@ -421,7 +423,7 @@ func setOf(chars string) (set asciiSet) {
 
 // isDotted reports whether s is one or more parts with dots between them, none
 // of them empty and none with an octet or a rune that is not allowed.
-func isDotted(s string, ascii *asciiSet, beyond func(rune) bool) bool {
+func isDotted(s string, within *asciiSet, beyond func(rune) bool) bool {
 	empty := true
 	for i := 0; i < len(s); {
 		c := s[i]
@@ -434,7 +436,7 @@ func isDotted(s string, ascii *asciiSet, beyond func(rune) bool) bool {
 			i++
 			continue
 		case c < utf8.RuneSelf:
-			if !ascii[c] {
+			if !within[c] {
 				return false
 			}
 			i++
@@ -450,10 +452,6 @@ func isDotted(s string, ascii *asciiSet, beyond func(rune) bool) bool {
 	return !empty
 }
 
-func isLetDig(r rune) bool {
-	return 'a' <= r && r <= 'z' || 'A' <= r && r <= 'Z' || '0' <= r && r <= '9'
-}
-
 func isSpace(r rune) bool { return r == ' ' || r == '\t' }
 
 // isText reports whether s is valid UTF-8 without control characters and without
@@ -463,63 +461,10 @@ func isText(s string) bool {
 	for i := range len(s) {
 		switch c := s[i]; {
 		case c >= utf8.RuneSelf:
-			return utf8.ValidString(s[i:]) && indexControl(s[i:]) < 0 && !strings.ContainsFunc(s[i:], isForeign)
+			return utf8.ValidString(s[i:]) && ascii.IndexControl(s[i:]) < 0 && !strings.ContainsFunc(s[i:], ascii.IsForeign)
 		case c < ' ' && c != '\t' || c == 0x7f:
 			return false
 		}
 	}
 	return true
-}
-
-// isForeign reports whether r is a control character or white space beyond ASCII,
-// or one of those that were white space to some version of Unicode or are to some
-// language's library. Some servers trim it and split at it.
-func isForeign(r rune) bool {
-	return r >= utf8.RuneSelf && (unicode.IsControl(r) || unicode.IsSpace(r) || strings.ContainsRune("\u180e\u200b\ufeff", r))
-}
-
-// SMTP folds the case of ASCII letters only. Unicode's folding would take
-// U+017F for an S and U+212A for a K, and so one keyword for another.
-
-func upperASCII(s string) string { return mapASCII(s, upper) }
-func lowerASCII(s string) string { return mapASCII(s, lower) }
-
-// mapASCII applies f to each octet. It allocates nothing if nothing changes.
-func mapASCII(s string, f func(byte) byte) string {
-	for i := range len(s) {
-		if f(s[i]) != s[i] {
-			b := []byte(s)
-			for j := range b {
-				b[j] = f(b[j])
-			}
-			return string(b)
-		}
-	}
-	return s
-}
-
-func equalFoldASCII(a, b string) bool {
-	if len(a) != len(b) {
-		return false
-	}
-	for i := range len(a) {
-		if lower(a[i]) != lower(b[i]) {
-			return false
-		}
-	}
-	return true
-}
-
-func upper(c byte) byte {
-	if 'a' <= c && c <= 'z' {
-		c -= 'a' - 'A'
-	}
-	return c
-}
-
-func lower(c byte) byte {
-	if 'A' <= c && c <= 'Z' {
-		c += 'a' - 'A'
-	}
-	return c
 }

@@ -11,6 +11,8 @@ import (
 	"testing"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/seed3262c777/smtpproxy/internal/ascii"
 )
 
 // parsed is what parseMail and parseRcpt return.
@@ -416,53 +418,6 @@ func TestAddressString(t *testing.T) {
 	}
 }
 
-func TestASCIICase(t *testing.T) {
-	for _, tt := range []struct {
-		name, in, upper, lower string
-	}{
-		{"empty", "", "", ""},
-		{"mixed", "aZ", "AZ", "az"},
-		{"edges of the alphabet", "@AZ[`az{", "@AZ[`AZ{", "@az[`az{"},
-		{"long s and Kelvin sign", "ſ\u212aä", "ſ\u212aä", "ſ\u212aä"},
-		{"invalid UTF-8 kept", "a\xffB", "A\xffB", "a\xffb"},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			if got := upperASCII(tt.in); got != tt.upper {
-				t.Errorf("upperASCII(%q) = %q, want %q", tt.in, got, tt.upper)
-			}
-			if got := lowerASCII(tt.in); got != tt.lower {
-				t.Errorf("lowerASCII(%q) = %q, want %q", tt.in, got, tt.lower)
-			}
-			if !equalFoldASCII(tt.upper, tt.lower) {
-				t.Errorf("equalFoldASCII(%q, %q) = false", tt.upper, tt.lower)
-			}
-		})
-	}
-	for _, tt := range []struct{ name, a, b string }{
-		{"different length", "a", "ab"},
-		{"long s", "ſ", "s"},
-		{"long s in octets of the same number", "ſ", "ss"},
-		{"Kelvin sign", "\u212a", "k"},
-		{"umlauts", "ä", "Ä"},
-		{"characters 32 apart that are no letters", "@[", "`{"},
-		{"digit and control 32 apart", "0", "\x10"},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			if equalFoldASCII(tt.a, tt.b) {
-				t.Errorf("equalFoldASCII(%q, %q) = true", tt.a, tt.b)
-			}
-		})
-	}
-	same, other := "MAIL1-"+strings.Repeat("X", 100), "mail1-"+strings.Repeat("x", 100)
-	if n := testing.AllocsPerRun(100, func() {
-		if upperASCII(same) != same || lowerASCII(other) != other || !equalFoldASCII(same, other) {
-			t.Error("folding is wrong")
-		}
-	}); n != 0 {
-		t.Errorf("%v allocations where nothing changes", n)
-	}
-}
-
 // checkPath parses keyword+path and checks what is true of every result.
 func checkPath(t *testing.T, parse func(string) (Address, string, Params, bool), keyword, path string) {
 	t.Helper()
@@ -477,7 +432,7 @@ func checkPath(t *testing.T, parse func(string) (Address, string, Params, bool),
 
 	texts := []string{addr.Localpart, addr.Domain, mailbox}
 	for key, value := range params.All() {
-		if key == "" || key != upperASCII(key) || strings.ContainsAny(key, "= ") {
+		if key == "" || key != ascii.ToUpper(key) || strings.ContainsAny(key, "= ") {
 			t.Errorf("%q: keyword %q", in, key)
 		}
 		if strings.Contains(value, " ") {
@@ -490,7 +445,7 @@ func checkPath(t *testing.T, parse func(string) (Address, string, Params, bool),
 			t.Errorf("%q: invalid UTF-8 or control character in %q", in, s)
 		}
 	}
-	if mailbox != lowerASCII(addr.String()) {
+	if mailbox != ascii.ToLower(addr.String()) {
 		t.Errorf("%q: mailbox %q of address %q", in, mailbox, addr)
 	}
 	if strings.ContainsAny(mailbox, "ABCDEFGHIJKLMNOPQRSTUVWXYZ") {
@@ -511,10 +466,10 @@ func checkPath(t *testing.T, parse func(string) (Address, string, Params, bool),
 
 	// Whatever has a domain is the same for both commands.
 	other, keyword2 := parseRcpt, "TO:"
-	if equalFoldASCII(keyword, keyword2) {
+	if ascii.EqualFold(keyword, keyword2) {
 		other, keyword2 = parseMail, "FROM:"
 	}
-	if strings.Contains(upperASCII(path), keyword2) {
+	if strings.Contains(ascii.ToUpper(path), keyword2) {
 		return // to the other command, its keyword again
 	}
 	if addr2, mailbox2, params2, ok = other(keyword2 + path); addr2 != addr || mailbox2 != mailbox ||
@@ -818,7 +773,7 @@ func meant(path string) string {
 			path = local + rest
 		}
 	}
-	return lowerASCII(path)
+	return ascii.ToLower(path)
 }
 
 // checkReadings holds that the arguments of MAIL or RCPT are read by all that accept

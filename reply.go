@@ -5,6 +5,8 @@ import (
 	"io"
 	"slices"
 	"strconv"
+
+	"github.com/seed3262c777/smtpproxy/internal/ascii"
 )
 
 // Reply is a Decision: the client gets this reply, and the server never sees
@@ -202,20 +204,9 @@ func (r Reply) validate(verb string, lmtp bool) error {
 		if prefix+len(line)+len("\r\n") > maxReplyLine {
 			return fmt.Errorf("%w: a line of more than %d octets", ErrInvalidDecision, maxReplyLine)
 		}
-		if i := indexControl(line); i >= 0 {
+		if i := ascii.IndexControl(line); i >= 0 {
 			return fmt.Errorf("%w: control character %#02x in a line", ErrInvalidDecision, line[i])
 		}
 	}
 	return nil
-}
-
-// indexControl returns where s has its first ASCII control character but tab,
-// -1 if it has none.
-func indexControl(s string) int {
-	for i := range len(s) {
-		if c := s[i]; c < ' ' && c != '\t' || c == 0x7f {
-			return i
-		}
-	}
-	return -1
 }

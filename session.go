@@ -4,6 +4,7 @@ import (
 	"context"
 	"sync"
 
+	"github.com/seed3262c777/smtpproxy/internal/ascii"
 	"github.com/seed3262c777/smtpproxy/internal/sasl"
 )
 
@@ -304,7 +305,7 @@ func (s *Session) decide(ctx context.Context, line string, pipelined bool, d *de
 		d.why = reasonOutOfTurn
 	case q.used:
 		d.tooMany("commands")
-	case indexControl(line) >= 0:
+	case ascii.IndexControl(line) >= 0:
 		d.rejectNothing(500, EnhancedCode{5, 5, 2}, "Control character in command line")
 	case q.shown:
 		s.ask(ctx, &q, d)

@@ -4,6 +4,8 @@ import (
 	"iter"
 	"slices"
 	"strings"
+
+	"github.com/seed3262c777/smtpproxy/internal/ascii"
 )
 
 // Transaction is a read-only view of the mail transaction (RFC 5321 section
@@ -127,7 +129,7 @@ func NewParams(params ...string) Params {
 	list := make([]param, 0, len(params))
 	for _, p := range params {
 		key, value, _ := strings.Cut(p, "=")
-		list = append(list, param{upperASCII(key), value})
+		list = append(list, param{ascii.ToUpper(key), value})
 	}
 	return Params{list}
 }
@@ -146,7 +148,7 @@ func (p Params) At(i int) (key, value string) {
 // whatever case, and whether there is one.
 func (p Params) Get(key string) (value string, ok bool) {
 	for _, q := range p.list {
-		if equalFoldASCII(q.key, key) {
+		if ascii.EqualFold(q.key, key) {
 			return q.value, true
 		}
 	}
