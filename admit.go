@@ -4,6 +4,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/seed3262c777/smtpproxy/internal/address"
 	"github.com/seed3262c777/smtpproxy/internal/ascii"
 )
 
@@ -40,7 +41,7 @@ func (s *Session) admit(to *command, d *decision) {
 	case verb == "MAIL" && mail.Active:
 		// RFC 5321 section 4.1.1.2; go-smtp would keep the recipients.
 		d.reject(503, EnhancedCode{5, 5, 1}, "Nested MAIL command")
-	case tooManyParams(verb, to.line):
+	case address.TooManyParams(verb, to.line):
 		d.reject(555, EnhancedCode{5, 5, 4}, "Too many parameters")
 	case verb == "RCPT" && !mail.Active:
 		// The server may have one all the same, which it has kept from

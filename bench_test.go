@@ -183,22 +183,3 @@ func BenchmarkReply(b *testing.B) {
 		})
 	}
 }
-
-func BenchmarkParse(b *testing.B) {
-	b.Run("MAIL", func(b *testing.B) {
-		b.ReportAllocs()
-		for b.Loop() {
-			if _, _, _, ok := parseMail("FROM:<alice@client.example> SIZE=1000 BODY=8BITMIME"); !ok {
-				b.Fatal("not parsed")
-			}
-		}
-	})
-	b.Run("RCPT", func(b *testing.B) {
-		b.ReportAllocs()
-		for b.Loop() {
-			if _, _, _, ok := parseRcpt("TO:<Bob@server.example>"); !ok {
-				b.Fatal("not parsed")
-			}
-		}
-	})
-}

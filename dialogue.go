@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/seed3262c777/smtpproxy/internal/address"
 	"github.com/seed3262c777/smtpproxy/internal/ascii"
 	"github.com/seed3262c777/smtpproxy/internal/sasl"
 )
@@ -72,7 +73,9 @@ func (s *Session) recipient(code int) *Recipient {
 		return nil
 	}
 	r := new(Recipient)
-	r.Address, r.Recipient, r.Params, r.Unparsed = rcptOf(line)
+	path, params, unparsed := address.Rcpt(line)
+	r.Address, r.Recipient = Address{path.Local, path.Domain}, path.Mailbox
+	r.Params, r.Unparsed = Params{params}, unparsed
 	if s.cfg.TransportID != nil {
 		r.TransportID = s.transportID(*r)
 	}
@@ -369,7 +372,9 @@ func (s *Session) openTransaction(line string) {
 	m := s.txn.change()
 	*m = mail{}
 	m.Active = true
-	m.SenderAddress, m.Sender, m.SenderParams, m.Unparsed = mailOf(line)
+	path, params, unparsed := address.Mail(line)
+	m.SenderAddress, m.Sender = Address{path.Local, path.Domain}, path.Mailbox
+	m.SenderParams, m.Unparsed = Params{params}, unparsed
 }
 
 // endTransaction follows what ends a transaction, if there is one. Without

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/seed3262c777/smtpproxy/internal/address"
 	"github.com/seed3262c777/smtpproxy/internal/ascii"
 )
 
@@ -98,38 +99,22 @@ type Address struct {
 
 // String returns the mailbox in the form that SMTP transports: the local part
 // is quoted where it has to be.
-func (a Address) String() string {
-	local := a.Localpart
-	if local == "" && a.Domain == "" {
-		return ""
-	}
-	if !isDotString(local) {
-		local = quoteLocalpart(local)
-	}
-	if a.Domain == "" {
-		return local
-	}
-	return local + "@" + a.Domain
-}
+func (a Address) String() string { return address.Join(a.Localpart, a.Domain) }
 
 // Params are the parameters of a MAIL or RCPT command (RFC 5321 section
 // 4.1.2, "esmtp-param"), in the order sent. The zero value has none. Params
 // can't be changed.
 type Params struct {
-	list []param
-}
-
-type param struct {
-	key, value string
+	list []address.Param
 }
 
 // NewParams makes Params out of parameters as a client sends them, such as
 // "SIZE=1000" and "SMTPUTF8". It is meant for tests of hooks.
 func NewParams(params ...string) Params {
-	list := make([]param, 0, len(params))
+	list := make([]address.Param, 0, len(params))
 	for _, p := range params {
 		key, value, _ := strings.Cut(p, "=")
-		list = append(list, param{ascii.ToUpper(key), value})
+		list = append(list, address.Param{Key: ascii.ToUpper(key), Value: value})
 	}
 	return Params{list}
 }
@@ -141,15 +126,15 @@ func (p Params) Len() int { return len(p.list) }
 // as sent, still encoded (xtext, RFC 3461 section 4) and empty if the keyword
 // stands alone. It panics if i is out of range.
 func (p Params) At(i int) (key, value string) {
-	return p.list[i].key, p.list[i].value
+	return p.list[i].Key, p.list[i].Value
 }
 
 // Get returns the value of the first parameter with the given keyword, in
 // whatever case, and whether there is one.
 func (p Params) Get(key string) (value string, ok bool) {
 	for _, q := range p.list {
-		if ascii.EqualFold(q.key, key) {
-			return q.value, true
+		if ascii.EqualFold(q.Key, key) {
+			return q.Value, true
 		}
 	}
 	return "", false
@@ -159,7 +144,7 @@ func (p Params) Get(key string) (value string, ok bool) {
 func (p Params) All() iter.Seq2[string, string] {
 	return func(yield func(string, string) bool) {
 		for _, q := range p.list {
-			if !yield(q.key, q.value) {
+			if !yield(q.Key, q.Value) {
 				return
 			}
 		}
