@@ -7,6 +7,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/seed3262c777/smtpproxy/internal/buffer"
 	"github.com/seed3262c777/smtpproxy/internal/wire"
 )
 
@@ -34,14 +35,14 @@ type conn struct {
 	more    atomic.Bool // in holds another whole line
 	holds   atomic.Bool // out holds something
 
-	readMu   sync.Mutex // held by Read; guards what follows
-	in       buffer     // what the client has sent ahead
-	inErr    error      // why nothing will be added to in
-	rest     buffer     // of a line that was longer than the server's slice
-	unwanted *unwanted  // nil if there's nothing to drop
-	dropped  int64      // octets of a message that is rejected, so far
-	rejected reason     // it is refused for its content: what is left is dropped
-	complete bool       // nothing is left
+	readMu   sync.Mutex    // held by Read; guards what follows
+	in       buffer.Buffer // what the client has sent ahead
+	inErr    error         // why nothing will be added to in
+	rest     buffer.Buffer // of a line that was longer than the server's slice
+	unwanted *unwanted     // nil if there's nothing to drop
+	dropped  int64         // octets of a message that is rejected, so far
+	rejected reason        // it is refused for its content: what is left is dropped
+	complete bool          // nothing is left
 
 	writeMu sync.Mutex // guards what follows, and Write of raw
 	broken  bool       // what the server writes is no dialogue any more
@@ -49,8 +50,8 @@ type conn struct {
 	ticking bool       // timer runs
 	greeted bool       // the server has
 	reply   wire.Reply
-	partial buffer // a reply that the server hasn't finished
-	out     buffer // replies held back
+	partial buffer.Buffer // a reply that the server hasn't finished
+	out     buffer.Buffer // replies held back
 	timer   *time.Timer
 
 	// Read's while there is content; set anew when a message begins, while no
@@ -72,7 +73,7 @@ type conn struct {
 	patience *time.Timer // after STARTTLS: until the server has accepted it
 	// kept are replies of the server's that the client gets later: those to a
 	// message before its end, or a greeting that isn't 220 after STARTTLS.
-	kept buffer
+	kept buffer.Buffer
 
 	deadlineMu sync.Mutex // guards what follows, and deadlines of raw
 	reads      timing
@@ -172,26 +173,26 @@ func (c *conn) Close() error {
 	postponed := c.s.phase == phasePostponed
 	c.s.setPhase(phaseOver)
 	c.notify()
-	kept, unreported := c.kept.move(), c.s.why != reasonNone && c.s.why != reasonLogged
+	kept, unreported := c.kept.Move(), c.s.why != reasonNone && c.s.why != reasonLogged
 	c.s.mu.Unlock()
 	if unreported {
 		go c.s.report() // a log handler may take its time
 	}
 	if c.writeMu.TryLock() {
 		if postponed {
-			c.out.put(kept.held())
+			c.out.Put(kept.Held())
 		}
-		if c.out.len() > 0 && !c.cut {
+		if c.out.Len() > 0 && !c.cut {
 			c.raw.SetWriteDeadline(time.Now().Add(closeTime))
-			c.raw.Write(c.out.held())
+			c.raw.Write(c.out.Held())
 		}
-		c.out.release()
+		c.out.Release()
 		if c.timer != nil {
 			c.timer.Stop()
 		}
 		c.writeMu.Unlock()
 	}
-	kept.release()
+	kept.Release()
 	return c.closeRaw()
 }
 

@@ -58,7 +58,7 @@ func (c *conn) finish() error {
 // linger closes the client's connection, but reads on for a while first.
 func (c *conn) linger(d time.Duration, limit int64) {
 	defer c.closeRaw()
-	c.in.release()
+	c.in.Release()
 	// The last reply may be on its way, on another goroutine.
 	c.limitWrite(closeTime)
 	c.writeMu.Lock()

@@ -3,6 +3,8 @@ package smtpproxy
 import (
 	"math"
 	"strings"
+
+	"github.com/seed3262c777/smtpproxy/internal/buffer"
 )
 
 // This file holds the limits on what a client, or the server, may send: the
@@ -44,7 +46,7 @@ func (p *Proxy) limits() limits {
 		line:        limit(p.MaxLineLength, defaultMaxLineLength),
 		saslLine:    limit(p.MaxSASLLineLength, defaultMaxSASLLine) + len("\r\n"),
 		reply:       limit(p.MaxReplyLength, defaultMaxReplyLength),
-		readAhead:   max(limit(p.MaxReadAhead, defaultMaxReadAhead), smallBuffer),
+		readAhead:   max(limit(p.MaxReadAhead, defaultMaxReadAhead), buffer.Small),
 		smallChunks: limit(p.MaxSmallChunks, defaultMaxSmallChunks),
 		recipients:  limit(p.MaxRecipients, defaultMaxRecipients),
 		commands:    limit(p.MaxCommands, unlimited),

@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 
+	"github.com/seed3262c777/smtpproxy/internal/buffer"
 	"github.com/seed3262c777/smtpproxy/internal/wire"
 )
 
@@ -68,8 +69,8 @@ func (c *conn) readFailed() {
 // bring is Read, for one caller at a time.
 func (c *conn) bring(p []byte) (n int, err error) {
 	for begins := true; ; begins = false {
-		if c.rest.len() > 0 {
-			return c.rest.take(p), nil
+		if c.rest.Len() > 0 {
+			return c.rest.Take(p), nil
 		}
 		if c.closed.Load() {
 			return 0, net.ErrClosed
@@ -161,7 +162,7 @@ func (c *conn) isOver() bool {
 func (c *conn) bringCommand(p []byte, line string) int {
 	c.pause()
 	var d decision
-	c.s.decide(c.s.ctx, line, c.in.len() > 0, &d)
+	c.s.decide(c.s.ctx, line, c.in.Len() > 0, &d)
 	switch {
 	case d.over:
 		return 0
@@ -235,15 +236,15 @@ func (c *conn) hand(p []byte, line string) int {
 		p[n], p[n+1] = '\r', '\n'
 		return n + 2
 	}
-	c.rest.put([]byte(line + "\r\n"))
-	return c.rest.take(p)
+	c.rest.Put([]byte(line + "\r\n"))
+	return c.rest.Take(p)
 }
 
 // line returns the client's next line without its line end, CRLF or LF, and
 // whether there is one. With its line end, it has limit octets at most. It may
 // use p to read into.
 func (c *conn) line(p []byte, limit int) (line string, ok bool, err error) {
-	held, inP := c.in.held(), false
+	held, inP := c.in.Held(), false
 	for {
 		i := bytes.IndexByte(held, '\n')
 		switch {
@@ -257,9 +258,9 @@ func (c *conn) line(p []byte, limit int) (line string, ok bool, err error) {
 		case i >= 0:
 			line = string(bytes.TrimSuffix(held[:i], []byte("\r")))
 			if inP {
-				c.in.put(held[i+1:])
+				c.in.Put(held[i+1:])
 			} else {
-				c.in.skip(i + 1)
+				c.in.Skip(i + 1)
 			}
 			if c.bound != 0 {
 				c.allow(0)
@@ -268,7 +269,7 @@ func (c *conn) line(p []byte, limit int) (line string, ok bool, err error) {
 			return line, true, nil
 		}
 		if inP {
-			c.in.put(held)
+			c.in.Put(held)
 		}
 		switch {
 		case c.inErr == errTooSlow:
@@ -286,7 +287,7 @@ func (c *conn) line(p []byte, limit int) (line string, ok bool, err error) {
 
 // lookAhead notes whether the client has sent a whole line more.
 func (c *conn) lookAhead() {
-	if more := bytes.IndexByte(c.in.held(), '\n') >= 0; more != c.more.Load() {
+	if more := bytes.IndexByte(c.in.Held(), '\n') >= 0; more != c.more.Load() {
 		c.more.Store(more)
 	}
 }
@@ -297,10 +298,10 @@ func (c *conn) lookAhead() {
 // Otherwise c.in has it, with room for at least size octets.
 func (c *conn) receive(p []byte, size int) (held []byte, inP bool) {
 	c.flush()
-	if c.in.len() > 0 || len(p) < 512 {
-		c.in.reserve(max(size, min(2*c.in.len(), smallBuffer), 512))
-		c.inErr = c.in.fill((*fromClient)(c), max(size, c.s.cfg.readAhead))
-		return c.in.held(), false
+	if c.in.Len() > 0 || len(p) < 512 {
+		c.in.Reserve(max(size, min(2*c.in.Len(), buffer.Small), 512))
+		c.inErr = c.in.Fill((*fromClient)(c), max(size, c.s.cfg.readAhead))
+		return c.in.Held(), false
 	}
 	p = p[:min(len(p), c.s.cfg.readAhead)]
 	var n int
@@ -311,8 +312,8 @@ func (c *conn) receive(p []byte, size int) (held []byte, inP bool) {
 // fill is receive for content, which comes in bulk.
 func (c *conn) fill() {
 	c.flush()
-	c.in.reserve(min(largeBuffer, c.s.cfg.readAhead))
-	c.inErr = c.in.fill((*contentFromClient)(c), c.s.cfg.readAhead)
+	c.in.Reserve(min(buffer.Large, c.s.cfg.readAhead))
+	c.inErr = c.in.Fill((*contentFromClient)(c), c.s.cfg.readAhead)
 }
 
 // readError returns the error of the client's connection, when all that was
@@ -323,7 +324,7 @@ func (c *conn) readError() error {
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		c.inErr = nil
 	} else {
-		c.in.release()
+		c.in.Release()
 	}
 	return err
 }
@@ -339,7 +340,7 @@ func isClientHello(b []byte) bool {
 // place where it could see its end.
 func (c *conn) bringContent(p []byte) (int, error) {
 	for {
-		held := c.in.held()
+		held := c.in.Held()
 		n, stop := c.content.Next(held, c.piece(held, len(p)))
 		if n > 0 {
 			return c.handContent(p, held, n, stop), nil
@@ -372,7 +373,7 @@ func (c *conn) piece(held []byte, most int) int {
 // handContent gives the server held[:n], unless that must not be.
 func (c *conn) handContent(p, held []byte, n int, stop wire.Stop) int {
 	if c.isRejected(held, n, false) || c.isTooLong(held[:n]) {
-		c.in.skip(n)
+		c.in.Skip(n)
 		return 0
 	}
 	c.s.mu.Lock()
@@ -387,7 +388,7 @@ func (c *conn) handContent(p, held []byte, n int, stop wire.Stop) int {
 		return 0
 	}
 	copy(p, held[:n])
-	c.in.skip(n)
+	c.in.Skip(n)
 	if stop != wire.Open {
 		c.lookAhead()
 	}
@@ -415,10 +416,10 @@ func (c *conn) contentError() error {
 func (c *conn) bringChunk(p []byte) (n int, err error) {
 	left, last := c.chunk()
 	p = p[:min(int64(len(p)), left)]
-	switch held := c.in.held(); {
+	switch held := c.in.Held(); {
 	case len(held) > 0:
 		n = copy(p, held)
-		c.in.skip(n)
+		c.in.Skip(n)
 	case c.inErr != nil:
 		return 0, c.contentError()
 	default:
@@ -457,11 +458,11 @@ func (c *conn) chunk() (left int64, last bool) {
 // stays unwanted when a deadline passes meanwhile.
 func (c *conn) discard() error {
 	for c.unwanted.octets > 0 {
-		held := c.in.held()
+		held := c.in.Held()
 		switch {
 		case len(held) > 0:
 			k := min(int64(len(held)), c.unwanted.octets)
-			c.in.skip(int(k))
+			c.in.Skip(int(k))
 			c.unwanted.octets -= k
 		case c.inErr == errTooSlow:
 			c.tooSlow()

@@ -91,7 +91,7 @@ func (c *conn) reject() error {
 	c.s.lose(why)
 	c.s.setPhase(phaseOver)
 	c.drop = true
-	c.kept.release()
+	c.kept.Release()
 	c.s.mu.Unlock()
 	text := "Message has a bare CR or LF"
 	if why == reasonLongLine {
@@ -109,7 +109,7 @@ func (c *conn) rejectMore() (done bool, err error) {
 	c.s.mu.Lock()
 	chunk, left := c.s.pending.verb == "BDAT", c.s.txn.get().chunk
 	c.s.mu.Unlock()
-	held := c.in.held()
+	held := c.in.Held()
 	switch {
 	case chunk && left == 0, !chunk && c.complete, c.dropped >= maxDrain:
 		return true, nil
@@ -125,7 +125,7 @@ func (c *conn) rejectMore() (done bool, err error) {
 	} else {
 		n, c.complete = c.strict.Next(held)
 	}
-	c.in.skip(n)
+	c.in.Skip(n)
 	c.dropped += int64(n)
 	if chunk {
 		c.s.mu.Lock()

@@ -22,7 +22,7 @@ import (
 // that it knew is left (RFC 3207 section 4.2), whatever server it is.
 func (c *conn) startTLS() {
 	switch {
-	case c.in.len() > 0:
+	case c.in.Len() > 0:
 		// RFC 3207 section 4: nothing may follow STARTTLS before the
 		// handshake. Executed inside TLS, it would be taken for the word
 		// of whoever is at the other end there.

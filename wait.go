@@ -41,9 +41,9 @@ func (c *conn) awaitReply() error {
 func (c *conn) watch(wake chan struct{}, ahead bool) error {
 	c.flush()
 	c.resume()
-	for ahead && c.inErr == nil && c.in.len() < c.s.cfg.readAhead {
-		c.in.reserve(min(c.in.len()+512, c.s.cfg.readAhead))
-		c.inErr = c.in.fill((*fromClient)(c), c.s.cfg.readAhead)
+	for ahead && c.inErr == nil && c.in.Len() < c.s.cfg.readAhead {
+		c.in.Reserve(min(c.in.Len()+512, c.s.cfg.readAhead))
+		c.inErr = c.in.Fill((*fromClient)(c), c.s.cfg.readAhead)
 		select {
 		case <-wake:
 			if errors.Is(c.inErr, os.ErrDeadlineExceeded) {
@@ -53,7 +53,7 @@ func (c *conn) watch(wake chan struct{}, ahead bool) error {
 		default:
 		}
 	}
-	if c.inErr != nil && (c.inErr != io.EOF || c.in.len() == 0) {
+	if c.inErr != nil && (c.inErr != io.EOF || c.in.Len() == 0) {
 		return c.readError()
 	}
 	// There's no room to read on, or nothing: wait for what else may come.

@@ -7,6 +7,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/seed3262c777/smtpproxy/internal/buffer"
 	"github.com/seed3262c777/smtpproxy/internal/peek"
 	"github.com/seed3262c777/smtpproxy/internal/wire"
 )
@@ -48,9 +49,9 @@ func (c *conn) writeReplies(p []byte) (n int, waits bool, err error) {
 		return 0, false, net.ErrClosed // while it began
 	}
 	b := p
-	if c.partial.len() > 0 {
-		c.partial.put(p)
-		b = c.partial.held()
+	if c.partial.Len() > 0 {
+		c.partial.Put(p)
+		b = c.partial.Held()
 	}
 	for len(b) > 0 {
 		n, code, err := c.reply.Next(b)
@@ -62,21 +63,21 @@ func (c *conn) writeReplies(p []byte) (n int, waits bool, err error) {
 			return len(p), waits, nil
 		}
 		if waits, err = c.relay(code, b[:n]); err != nil {
-			c.partial.release()
+			c.partial.Release()
 			return 0, false, err
 		}
 		b = b[n:]
 	}
-	c.partial.release()
+	c.partial.Release()
 	return len(p), waits, nil
 }
 
 // keepPartial keeps b, the last octets that the server has written.
 func (c *conn) keepPartial(b []byte) {
-	if n := c.partial.len(); n > 0 {
-		c.partial.skip(n - len(b)) // they are there
+	if n := c.partial.Len(); n > 0 {
+		c.partial.Skip(n - len(b)) // they are there
 	} else {
-		c.partial.put(b)
+		c.partial.Put(b)
 	}
 }
 
@@ -145,9 +146,9 @@ func (c *conn) take(code int, reply []byte, early bool) taken {
 		c.drop = true // the server has left the content to the library
 	}
 	if v == postpone || v == keep {
-		c.kept.put(reply)
+		c.kept.Put(reply)
 	}
-	return taken{v, reply, hold, c.kept.len() > 0, c.waiting, !s.mayReturn()}
+	return taken{v, reply, hold, c.kept.Len() > 0, c.waiting, !s.mayReturn()}
 }
 
 // printed returns a reply as it is sent. Inlined, it would cost each connection
@@ -172,13 +173,13 @@ func (c *conn) talksEarly() bool {
 	}
 	defer c.readMu.Unlock()
 	c.kick()
-	c.in.reserve(smallBuffer)
-	c.inErr = c.in.fill((*fromClient)(c), smallBuffer)
+	c.in.Reserve(buffer.Small)
+	c.inErr = c.in.Fill((*fromClient)(c), buffer.Small)
 	c.unkick()
 	if errors.Is(c.inErr, os.ErrDeadlineExceeded) {
 		c.inErr = nil
 	}
-	return c.in.len() > 0
+	return c.in.Len() > 0
 }
 
 // isRead tells whether a Read is under way. While the server writes, that is
@@ -272,29 +273,29 @@ func (c *conn) sendKept() {
 // sendKeptHere is sendKept for who holds writeMu.
 func (c *conn) sendKeptHere() {
 	c.s.mu.Lock()
-	kept := c.kept.move()
+	kept := c.kept.Move()
 	c.s.mu.Unlock()
-	if kept.len() > 0 {
-		c.send(kept.held(), false)
-		kept.release()
+	if kept.Len() > 0 {
+		c.send(kept.Held(), false)
+		kept.Release()
 	}
 }
 
 // send writes a reply to the client, or holds it while more commands wait, so
 // that the replies to a group leave together. Its caller holds writeMu.
 func (c *conn) send(reply []byte, hold bool) error {
-	if hold && c.more.Load() && c.out.len()+len(reply) <= maxHeld {
-		if c.out.len() == 0 {
+	if hold && c.more.Load() && c.out.Len()+len(reply) <= maxHeld {
+		if c.out.Len() == 0 {
 			c.holds.Store(true)
 			c.startTimer()
 		}
-		c.out.put(reply)
+		c.out.Put(reply)
 		return nil
 	}
-	if c.out.len() == 0 {
+	if c.out.Len() == 0 {
 		return c.write(reply)
 	}
-	c.out.put(reply)
+	c.out.Put(reply)
 	return c.writeHeld()
 }
 
@@ -345,15 +346,15 @@ func (c *conn) flush() {
 }
 
 func (c *conn) sendHeld() {
-	if c.out.len() > 0 {
+	if c.out.Len() > 0 {
 		c.renewWrite()
 		c.writeHeld()
 	}
 }
 
 func (c *conn) writeHeld() error {
-	err := c.write(c.out.held())
-	c.out.release()
+	err := c.write(c.out.Held())
+	c.out.Release()
 	c.holds.Store(false)
 	return err
 }
@@ -362,12 +363,12 @@ func (c *conn) writeHeld() error {
 // the client's commands any more. Its caller holds writeMu.
 func (c *conn) lostStep(why reason) error {
 	c.broken = true
-	c.partial.release()
+	c.partial.Release()
 	c.s.mu.Lock()
 	c.drop = true
 	c.s.lose(why)
 	c.s.setPhase(phaseOver)
-	c.kept.release()
+	c.kept.Release()
 	c.notify()
 	c.s.mu.Unlock()
 	c.renewWrite()
