@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/seed3262c777/smtpproxy/internal/buffer"
+	"github.com/seed3262c777/smtpproxy/internal/timed"
 	"github.com/seed3262c777/smtpproxy/internal/wire"
 )
 
@@ -20,17 +21,15 @@ import (
 // but Write may also come while a Read waits (LMTP statuses before the end of
 // the message), and Close at any moment from anywhere.
 //
-// Locks, in the order they may be taken: readMu, writeMu, s.mu, deadlineMu.
-// Only readMu, writeMu and beginning are held during I/O; Close takes none of them.
+// Locks, in the order they may be taken: readMu, writeMu, s.mu, which is client's too.
+// Only readMu, writeMu and beginning are held during I/O; Close waits for none of them.
 type conn struct {
-	raw       net.Conn
+	client    timed.Conn // the client's connection: all that is read and written
 	s         *Session
 	l         *listener
-	beginning sync.Mutex // held until begun
+	beginning sync.Mutex // held until it is known who is connected, and TLS has begun
 
 	closed  atomic.Bool
-	begun   atomic.Bool // it is known who is connected, and no TLS handshake is due
-	gone    atomic.Bool // raw is another connection's, after STARTTLS
 	claimed atomic.Bool // after STARTTLS: accepted by the server, or turned away
 	more    atomic.Bool // in holds another whole line
 	holds   atomic.Bool // out holds something
@@ -44,7 +43,7 @@ type conn struct {
 	rejected reason        // it is refused for its content: what is left is dropped
 	complete bool          // nothing is left
 
-	writeMu sync.Mutex // guards what follows, and Write of raw
+	writeMu sync.Mutex // guards what follows, and client.Write
 	broken  bool       // what the server writes is no dialogue any more
 	cut     bool       // a reply couldn't be sent, or not as a whole
 	ticking bool       // timer runs
@@ -57,9 +56,8 @@ type conn struct {
 	// Read's while there is content; set anew when a message begins, while no
 	// Read uses them.
 	content  wire.Content
-	strict   wire.Strict   // if looksAtContent
-	textLine int           // octets of a line that the server has got, with MaxTextLine
-	slack    time.Duration // for how long the client may be silent, with MinDataRate
+	strict   wire.Strict // if looksAtContent
+	textLine int         // octets of a line that the server has got, with MaxTextLine
 
 	// Guarded by s.mu, since they change together with the session:
 	drop    bool // the library ends the connection
@@ -74,20 +72,6 @@ type conn struct {
 	// kept are replies of the server's that the client gets later: those to a
 	// message before its end, or a greeting that isn't 220 after STARTTLS.
 	kept buffer.Buffer
-
-	deadlineMu sync.Mutex // guards what follows, and deadlines of raw
-	reads      timing
-	writes     timing
-	bound      instant       // the library's own for reads
-	left       time.Duration // what was left of reads.at when it was paused
-	moved      chan struct{} // closed when the server sets another read deadline
-	paused     bool          // reads.at doesn't count: see pause
-	spent      bool          // the client has been read from since the last pause
-	kicked     bool          // reads end at once
-	armed      bool          // raw has taken a read deadline
-	// resumes tells in which direction raw can go on after a deadline; it
-	// never changes.
-	resumes struct{ reads, writes bool }
 }
 
 // unwanted is what is left of a chunk that nobody wants, and the reply to it.
@@ -116,9 +100,6 @@ const (
 	// handoverTime is how long a client that has started TLS waits for the
 	// server to accept its fresh connection.
 	handoverTime = 10 * time.Second
-	// dataSlack is by how much message content may be behind
-	// Proxy.MinDataRate.
-	dataSlack = 30 * time.Second
 	// greetTime is how long a server may read before it greets without being
 	// warned of.
 	greetTime = 5 * time.Second
@@ -144,16 +125,46 @@ func newConn(raw net.Conn, l *listener) *conn {
 	} else if l.cfg.ImplicitTLS {
 		l.cfg.warn(warnTLSTwice)
 	}
-	c := &conn{raw: raw, s: s, l: l}
-	c.resumes.reads, c.resumes.writes = resumes(raw)
-	return c
+	return &conn{client: timed.NewConn(raw, &s.mu), s: s, l: l}
 }
 
 // LocalAddr implements net.Conn.
-func (c *conn) LocalAddr() net.Addr { return c.raw.LocalAddr() }
+func (c *conn) LocalAddr() net.Addr { return c.client.NetConn().LocalAddr() }
 
 // RemoteAddr implements net.Conn.
-func (c *conn) RemoteAddr() net.Addr { return c.raw.RemoteAddr() }
+func (c *conn) RemoteAddr() net.Addr { return c.client.NetConn().RemoteAddr() }
+
+// SetDeadline implements net.Conn.
+func (c *conn) SetDeadline(t time.Time) error {
+	if err := c.SetReadDeadline(t); err != nil {
+		return err
+	}
+	return c.SetWriteDeadline(t)
+}
+
+// SetReadDeadline implements net.Conn. Time that a hook takes does not count,
+// and after a command that the server didn't get to see the time starts anew.
+func (c *conn) SetReadDeadline(t time.Time) error {
+	if c.closed.Load() {
+		return net.ErrClosed
+	}
+	err := c.client.SetReadDeadline(t)
+	if err != nil && c.client.HasTakenDeadline() {
+		// It is as good as a Read that has failed. Where no deadline can be set, a
+		// server that reads at all doesn't mind.
+		c.readFailed()
+	}
+	return err
+}
+
+// SetWriteDeadline implements net.Conn. For replies that the server didn't
+// write, or that were held back, the time starts anew.
+func (c *conn) SetWriteDeadline(t time.Time) error {
+	if c.closed.Load() {
+		return net.ErrClosed
+	}
+	return c.client.SetWriteDeadline(t)
+}
 
 // Close implements net.Conn. It interrupts Read, Write and the hook, which
 // sees its Context done. What has been held back is sent, if that takes no
@@ -183,8 +194,8 @@ func (c *conn) Close() error {
 			c.out.Put(kept.Held())
 		}
 		if c.out.Len() > 0 && !c.cut {
-			c.raw.SetWriteDeadline(time.Now().Add(closeTime))
-			c.raw.Write(c.out.Held())
+			c.client.LimitWrite(closeTime)
+			c.client.Write(c.out.Held())
 		}
 		c.out.Release()
 		if c.timer != nil {
@@ -193,7 +204,7 @@ func (c *conn) Close() error {
 		c.writeMu.Unlock()
 	}
 	kept.Release()
-	return c.closeRaw()
+	return c.client.Close()
 }
 
 // notify ends a wait for a reply. Its caller holds s.mu.
@@ -204,6 +215,6 @@ func (c *conn) notify() {
 	c.waiting = false
 	close(c.wake)
 	if c.ahead {
-		c.kick()
+		c.client.InterruptReadsLocked()
 	}
 }

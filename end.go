@@ -1,7 +1,6 @@
 package smtpproxy
 
 import (
-	"crypto/tls"
 	"io"
 	"time"
 )
@@ -57,39 +56,12 @@ func (c *conn) finish() error {
 
 // linger closes the client's connection, but reads on for a while first.
 func (c *conn) linger(d time.Duration, limit int64) {
-	defer c.closeRaw()
+	defer c.client.Close()
 	c.in.Release()
 	// The last reply may be on its way, on another goroutine.
-	c.limitWrite(closeTime)
+	c.client.LimitWrite(closeTime)
 	c.writeMu.Lock()
 	c.sendHeld()
 	c.writeMu.Unlock()
-	w, ok := c.raw.(interface{ CloseWrite() error })
-	if !ok {
-		return
-	}
-	end := c.limitAlert()
-	err := w.CloseWrite()
-	end()
-	if err != nil {
-		return
-	}
-	c.limitRead(d)
-	io.CopyN(io.Discard, c.raw, limit)
-}
-
-// closeRaw closes the client's connection.
-func (c *conn) closeRaw() error {
-	defer c.limitAlert()()
-	return c.raw.Close()
-}
-
-// limitAlert bounds the time in which the client has to take the close_notify
-// alert of TLS, which would be 5 seconds, until the result is called.
-func (c *conn) limitAlert() (end func() bool) {
-	tc, ok := c.raw.(*tls.Conn)
-	if !ok {
-		return func() bool { return false }
-	}
-	return time.AfterFunc(closeTime, func() { tc.NetConn().Close() }).Stop
+	c.client.Linger(d, limit)
 }

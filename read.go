@@ -8,6 +8,7 @@ import (
 	"os"
 
 	"github.com/seed3262c777/smtpproxy/internal/buffer"
+	"github.com/seed3262c777/smtpproxy/internal/timed"
 	"github.com/seed3262c777/smtpproxy/internal/wire"
 )
 
@@ -27,7 +28,7 @@ func (c *conn) Read(p []byte) (n int, err error) {
 			// The hook has called runtime.Goexit, or a log handler or a
 			// callback of the TLS configuration: this goroutine ends.
 			c.respondIfOpen(failureReply)
-			c.closeRaw()
+			c.client.Close()
 		}
 	}()
 	n, err = c.bring(p)
@@ -160,7 +161,7 @@ func (c *conn) isOver() bool {
 // bringCommand takes the client's line to the hook, and to the server what the
 // hook passes. It returns 0 if there was nothing for the server.
 func (c *conn) bringCommand(p []byte, line string) int {
-	c.pause()
+	c.client.Pause()
 	var d decision
 	c.s.decide(c.s.ctx, line, c.in.Len() > 0, &d)
 	switch {
@@ -186,11 +187,11 @@ func (c *conn) bringCommand(p []byte, line string) int {
 // a server that limits the whole session by one deadline would never see its end.
 func (c *conn) bringReply(p []byte, line string, d *decision) int {
 	if !d.library {
-		c.renewRead()
+		c.client.RenewRead()
 	}
 	if d.discard > 0 {
 		c.unwanted = &unwanted{octets: d.discard, reply: d.reply, copies: int(d.copies), renews: !d.library}
-		c.slack = dataSlack
+		c.client.StartPace()
 		return 0
 	}
 	c.answer(d.reply, int(d.copies), mayHold(verbOf(line)))
@@ -224,7 +225,7 @@ func (c *conn) bringPostponed(p []byte) error {
 	c.drop = true
 	c.s.setPhase(phaseOver)
 	c.s.mu.Unlock()
-	c.renewWrite()
+	c.client.RenewWrite()
 	c.sendKept()
 	return nil
 }
@@ -262,8 +263,8 @@ func (c *conn) line(p []byte, limit int) (line string, ok bool, err error) {
 			} else {
 				c.in.Skip(i + 1)
 			}
-			if c.bound != 0 {
-				c.allow(0)
+			if c.client.HasReadBound() {
+				c.client.SetReadBound(0)
 			}
 			c.lookAhead()
 			return line, true, nil
@@ -272,14 +273,14 @@ func (c *conn) line(p []byte, limit int) (line string, ok bool, err error) {
 			c.in.Put(held)
 		}
 		switch {
-		case c.inErr == errTooSlow:
+		case c.inErr == timed.ErrTooSlow:
 			c.tooSlow()
 			return "", false, nil
 		case c.inErr != nil:
 			// An unfinished line is no command.
 			return "", false, c.readError()
-		case len(held) > 0 && c.bound == 0 && c.s.cfg.CommandTimeout > 0:
-			c.allow(in(c.s.cfg.CommandTimeout))
+		case len(held) > 0 && !c.client.HasReadBound() && c.s.cfg.CommandTimeout > 0:
+			c.client.SetReadBound(timed.FromNow(c.s.cfg.CommandTimeout))
 		}
 		held, inP = c.receive(p, min(len(held)+1, limit))
 	}
@@ -300,12 +301,12 @@ func (c *conn) receive(p []byte, size int) (held []byte, inP bool) {
 	c.flush()
 	if c.in.Len() > 0 || len(p) < 512 {
 		c.in.Reserve(max(size, min(2*c.in.Len(), buffer.Small), 512))
-		c.inErr = c.in.Fill((*fromClient)(c), max(size, c.s.cfg.readAhead))
+		c.inErr = c.in.Fill(&c.client, max(size, c.s.cfg.readAhead))
 		return c.in.Held(), false
 	}
 	p = p[:min(len(p), c.s.cfg.readAhead)]
 	var n int
-	n, c.inErr = (*fromClient)(c).Read(p)
+	n, c.inErr = c.client.Read(p)
 	return p[:n], true
 }
 
@@ -314,6 +315,14 @@ func (c *conn) fill() {
 	c.flush()
 	c.in.Reserve(min(buffer.Large, c.s.cfg.readAhead))
 	c.inErr = c.in.Fill((*contentFromClient)(c), c.s.cfg.readAhead)
+}
+
+// contentFromClient reads message content: see Proxy.MinDataRate.
+type contentFromClient conn
+
+// Read implements io.Reader.
+func (c *contentFromClient) Read(p []byte) (int, error) {
+	return c.client.ReadPaced(p, c.s.cfg.MinDataRate)
 }
 
 // readError returns the error of the client's connection, when all that was
@@ -405,7 +414,7 @@ func (c *conn) contentError() error {
 	switch err {
 	case io.EOF:
 		return io.ErrUnexpectedEOF
-	case errTooSlow:
+	case timed.ErrTooSlow:
 		c.tooSlow()
 		return io.ErrUnexpectedEOF
 	}
@@ -424,7 +433,7 @@ func (c *conn) bringChunk(p []byte) (n int, err error) {
 		return 0, c.contentError()
 	default:
 		c.flush()
-		n, c.inErr = (*contentFromClient)(c).Read(p)
+		n, c.inErr = c.client.ReadPaced(p, c.s.cfg.MinDataRate)
 	}
 	c.lookAhead()
 	c.s.mu.Lock()
@@ -441,7 +450,8 @@ func (c *conn) beginChunk() {
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()
 	if c.s.txn.get().octets == 0 {
-		c.strict, c.slack = wire.Strict{}, dataSlack
+		c.strict = wire.Strict{}
+		c.client.StartPace()
 	}
 }
 
@@ -464,7 +474,7 @@ func (c *conn) discard() error {
 			k := min(int64(len(held)), c.unwanted.octets)
 			c.in.Skip(int(k))
 			c.unwanted.octets -= k
-		case c.inErr == errTooSlow:
+		case c.inErr == timed.ErrTooSlow:
 			c.tooSlow()
 			return nil
 		case c.inErr != nil:
@@ -477,7 +487,7 @@ func (c *conn) discard() error {
 	u := c.unwanted
 	c.unwanted = nil
 	if u.renews {
-		c.renewRead()
+		c.client.RenewRead()
 	}
 	if !c.isOver() { // else the server has taken its leave meanwhile
 		c.answer(u.reply, u.copies, false)

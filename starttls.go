@@ -6,13 +6,13 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"runtime/debug"
 	"time"
 
 	"github.com/seed3262c777/smtpproxy/internal/openssl"
+	"github.com/seed3262c777/smtpproxy/internal/timed"
 )
 
 // This file starts and ends TLS in the server's place (RFC 3207, RFC 8314).
@@ -35,30 +35,26 @@ func (c *conn) startTLS() {
 	// Nothing of the server's gets to the client any more, no deadline and
 	// no reply.
 	c.writeMu.Lock()
-	c.renewWrite()
-	c.gone.Store(true)
+	c.client.RenewWrite()
+	c.client.HandOver()
 	c.send(Reply{Code: 220, Lines: []string{"Ready to start TLS"}}.appendTo(nil), false)
 	c.writeMu.Unlock()
-	c.deadlineMu.Lock()
-	c.raw.SetDeadline(time.Time{})
-	c.deadlineMu.Unlock()
 
-	tc := tls.Server(c.raw, c.s.cfg.startTLS)
-	next := &conn{raw: tc, s: c.s, l: c.l, greeted: true}
-	next.resumes.reads, next.resumes.writes = resumes(tc)
+	tc := tls.Server(c.client.Release(), c.s.cfg.startTLS)
+	next := &conn{client: timed.NewConn(tc, &c.s.mu), s: c.s, l: c.l, greeted: true}
 	t, err := next.shakeHands()
 	if err != nil {
 		// Nothing is sent in plaintext after the 220.
 		c.s.Close()
-		c.raw.Close()
+		c.client.Close()
 		return
 	}
-	next.begun.Store(true)
+	next.client.Begin()
 
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()
 	if c.closed.Load() {
-		return // Close has closed raw
+		return // Close has closed client
 	}
 	c.s.advance(&event{kind: startedTLS, tls: &t})
 	c.next = next
@@ -83,8 +79,8 @@ func (c *conn) abandon() {
 	if c.claim() {
 		go func() {
 			c.s.logEnd(reasonNotAccepted)
-			c.raw.SetWriteDeadline(time.Now().Add(closeTime))
-			Reply{Code: 421, Enhanced: EnhancedCode{4, 3, 2}}.WriteTo(c.raw)
+			c.client.LimitWrite(closeTime)
+			Reply{Code: 421, Enhanced: EnhancedCode{4, 3, 2}}.WriteTo(&c.client)
 			c.Close()
 		}()
 	}
@@ -93,16 +89,16 @@ func (c *conn) abandon() {
 // begin finds out who is connected, and shakes hands where TLS comes first, on the
 // goroutine that first uses the connection: both may take as long as the client likes.
 func (c *conn) begin() error {
-	if c.begun.Load() {
+	if c.client.Begun() {
 		return nil
 	}
 	c.beginning.Lock()
 	defer c.beginning.Unlock()
-	if c.begun.Load() {
+	if c.client.Begun() {
 		return nil
 	}
 	c.s.learn()
-	if _, isTLS := c.raw.(*tls.Conn); isTLS {
+	if _, isTLS := c.client.NetConn().(*tls.Conn); isTLS {
 		if c.isOver() {
 			return net.ErrClosed // it has failed already
 		}
@@ -110,18 +106,17 @@ func (c *conn) begin() error {
 			return err
 		}
 	}
-	c.begun.Store(true)
+	c.client.Begin()
 	return nil
 }
 
 // handshake shakes hands on a connection that starts with TLS.
 func (c *conn) handshake() error {
-	c.armBoth()
 	t, err := c.shakeHands()
 	if err != nil {
 		c.s.Close()
-		rejectPlaintext(err)
-		c.raw.Close()
+		c.rejectPlaintext(err)
+		c.client.Close()
 		return err
 	}
 	c.s.mu.Lock()
@@ -140,7 +135,7 @@ func (c *conn) shakeHands() (t TLS, err error) {
 		ctx, cancel = context.WithTimeout(ctx, timeout)
 	}
 	defer cancel()
-	t, err = c.s.shakeHands(ctx, c.raw.(*tls.Conn))
+	t, err = c.s.shakeHands(ctx, c.client.NetConn().(*tls.Conn))
 	if err != nil {
 		c.s.log(slog.LevelInfo, "smtpproxy: TLS handshake failed",
 			slog.String("error", err.Error()))
@@ -166,11 +161,10 @@ func (s *Session) shakeHands(ctx context.Context, tc *tls.Conn) (t TLS, err erro
 }
 
 // rejectPlaintext tells a client that speaks SMTP where TLS is expected.
-func rejectPlaintext(err error) {
+func (c *conn) rejectPlaintext(err error) {
 	var header tls.RecordHeaderError
 	if errors.As(err, &header) && header.Conn != nil {
-		header.Conn.SetWriteDeadline(time.Now().Add(closeTime))
-		io.WriteString(header.Conn, "554 5.7.0 TLS required\r\n")
+		c.client.WriteBeneathTLS([]byte("554 5.7.0 TLS required\r\n"), closeTime)
 	}
 }
 
@@ -202,8 +196,8 @@ func (c *config) describe(state tls.ConnectionState) TLS {
 // from Proxy.Listener, where the library ends TLS and the server doesn't see a
 // *tls.Conn. It looks into wrappers like SessionOf.
 func TLSConnectionState(c net.Conn) (tls.ConnectionState, bool) {
-	if c, ok := unwrap(c); ok && c.begun.Load() {
-		if tc, ok := c.raw.(*tls.Conn); ok {
+	if c, ok := unwrap(c); ok && c.client.Begun() {
+		if tc, ok := c.client.NetConn().(*tls.Conn); ok {
 			return tc.ConnectionState(), true
 		}
 	}

@@ -5,6 +5,8 @@ import (
 	"io"
 	"os"
 	"time"
+
+	"github.com/seed3262c777/smtpproxy/internal/timed"
 )
 
 // This file waits for the server, while the client may send on or go.
@@ -12,7 +14,7 @@ import (
 // awaitReply waits until the server has replied, which takes another goroutine
 // than this one. Meanwhile it reads ahead, to notice when the client goes.
 func (c *conn) awaitReply() error {
-	ahead := c.takesDeadlines() // else nothing could end the wait
+	ahead := c.client.TakesDeadlines() // else nothing could end the wait
 	c.s.mu.Lock()
 	if p := c.s.phase; c.closed.Load() || p != phaseReply && p != phaseEnd && p != phaseGreeting {
 		c.s.mu.Unlock()
@@ -32,7 +34,7 @@ func (c *conn) awaitReply() error {
 	c.s.mu.Lock()
 	c.waiting = false
 	c.s.mu.Unlock()
-	c.unkick()
+	c.client.AllowReads()
 	return err
 }
 
@@ -40,10 +42,10 @@ func (c *conn) awaitReply() error {
 // when the client is gone, which it notices if it may read ahead.
 func (c *conn) watch(wake chan struct{}, ahead bool) error {
 	c.flush()
-	c.resume()
+	c.client.Resume()
 	for ahead && c.inErr == nil && c.in.Len() < c.s.cfg.readAhead {
 		c.in.Reserve(min(c.in.Len()+512, c.s.cfg.readAhead))
-		c.inErr = c.in.Fill((*fromClient)(c), c.s.cfg.readAhead)
+		c.inErr = c.in.Fill(&c.client, c.s.cfg.readAhead)
 		select {
 		case <-wake:
 			if errors.Is(c.inErr, os.ErrDeadlineExceeded) {
@@ -57,15 +59,15 @@ func (c *conn) watch(wake chan struct{}, ahead bool) error {
 		return c.readError()
 	}
 	// There's no room to read on, or nothing: wait for what else may come.
-	orphaned := in(orphanTime)
+	orphaned := timed.FromNow(orphanTime)
 	for {
-		at, moved := c.readDeadlineChange()
+		at, moved := c.client.DeadlineChange()
 		if c.inErr != nil && (at == 0 || at > orphaned) {
 			at = orphaned
 		}
 		var expired <-chan time.Time
 		if at != 0 {
-			t := time.NewTimer(at.left())
+			t := time.NewTimer(at.Until())
 			defer t.Stop()
 			expired = t.C
 		}

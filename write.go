@@ -36,7 +36,7 @@ func (c *conn) writeReplies(p []byte) (n int, waits bool, err error) {
 	if c.closed.Load() {
 		return 0, false, net.ErrClosed
 	}
-	if c.gone.Load() {
+	if c.client.IsHandedOver() {
 		return len(p), waits, nil
 	}
 	if c.broken {
@@ -139,7 +139,8 @@ func (c *conn) take(code int, reply []byte, early bool) taken {
 	}
 	switch {
 	case was == phaseReply && s.phase == phaseContent:
-		c.content, c.strict, c.textLine, c.slack = wire.Content{}, wire.Strict{}, 0, dataSlack
+		c.content, c.strict, c.textLine = wire.Content{}, wire.Strict{}, 0
+		c.client.StartPace()
 	case !s.mayReturn() && c.stirs == nil:
 		c.stirs = make(chan struct{}, 1)
 	case s.phase == phaseOver && was == phaseSurplus:
@@ -159,23 +160,24 @@ func printed(code int, lines []string) []byte { return wire.AppendReply(nil, cod
 
 // talksEarly tells whether the client has sent something before the greeting.
 func (c *conn) talksEarly() bool {
-	tc, ok := c.raw.(*tls.Conn)
+	raw := c.client.NetConn()
+	tc, ok := raw.(*tls.Conn)
 	if !ok {
-		return peek.Pending(c.raw)
+		return peek.Pending(raw)
 	}
 	if peek.Pending(tc.NetConn()) {
 		return true
 	}
 	// The handshake may have read more from the socket than it needed. That
 	// can be had without reading from the socket.
-	if !c.takesDeadlines() || !c.readMu.TryLock() {
+	if !c.client.TakesDeadlines() || !c.readMu.TryLock() {
 		return false
 	}
 	defer c.readMu.Unlock()
-	c.kick()
+	c.client.InterruptReads()
 	c.in.Reserve(buffer.Small)
-	c.inErr = c.in.Fill((*fromClient)(c), buffer.Small)
-	c.unkick()
+	c.inErr = c.in.Fill(&c.client, buffer.Small)
+	c.client.AllowReads()
 	if errors.Is(c.inErr, os.ErrDeadlineExceeded) {
 		c.inErr = nil
 	}
@@ -251,13 +253,13 @@ func mayHold(verb string) bool {
 func (c *conn) respond(r Reply, hold bool) {
 	c.writeMu.Lock()
 	defer c.writeMu.Unlock()
-	c.renewWrite()
+	c.client.RenewWrite()
 	c.send(r.appendTo(nil), hold)
 }
 
 // respondIfOpen is respond where it isn't known how far the connection has come.
 func (c *conn) respondIfOpen(r Reply) {
-	if c.begun.Load() && !c.gone.Load() {
+	if c.client.Begun() && !c.client.IsHandedOver() {
 		c.respond(r.filled(""), false)
 	}
 }
@@ -266,7 +268,7 @@ func (c *conn) respondIfOpen(r Reply) {
 func (c *conn) sendKept() {
 	c.writeMu.Lock()
 	defer c.writeMu.Unlock()
-	c.renewWrite()
+	c.client.RenewWrite()
 	c.sendKeptHere()
 }
 
@@ -305,7 +307,7 @@ func (c *conn) write(b []byte) error {
 	if c.cut {
 		return net.ErrClosed
 	}
-	_, err := (*toClient)(c).Write(b)
+	_, err := c.client.Write(b)
 	if err != nil {
 		c.cut = true
 		c.s.mu.Lock()
@@ -347,7 +349,7 @@ func (c *conn) flush() {
 
 func (c *conn) sendHeld() {
 	if c.out.Len() > 0 {
-		c.renewWrite()
+		c.client.RenewWrite()
 		c.writeHeld()
 	}
 }
@@ -371,9 +373,9 @@ func (c *conn) lostStep(why reason) error {
 	c.kept.Release()
 	c.notify()
 	c.s.mu.Unlock()
-	c.renewWrite()
+	c.client.RenewWrite()
 	c.send(failureReply.appendTo(nil), false)
 	// A Read that waits for the client ends now.
-	c.kick()
+	c.client.InterruptReads()
 	return net.ErrClosed
 }

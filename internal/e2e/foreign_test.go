@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -472,5 +473,50 @@ func TestWhatBelongsToAMessageIsNotForAServerThatCouldNotSetItsDeadline(t *testi
 		if rest := <-got; rest != "" {
 			t.Errorf("%s: the server got %q", tt.line, rest)
 		}
+	}
+}
+
+// withoutSomeDeadlines takes no deadlines for reads, or for writes.
+type withoutSomeDeadlines struct {
+	net.Conn
+	reads, writes error
+}
+
+func (c withoutSomeDeadlines) SetReadDeadline(t time.Time) error {
+	return cmp.Or(c.reads, c.Conn.SetReadDeadline(t))
+}
+
+func (c withoutSomeDeadlines) SetWriteDeadline(t time.Time) error {
+	return cmp.Or(c.writes, c.Conn.SetWriteDeadline(t))
+}
+
+func TestTheServerLearnsThatADeadlineCouldNotBeSet(t *testing.T) {
+	for _, tt := range []struct {
+		why           string
+		reads, writes error
+		closed        bool
+		want          [3]error // of SetDeadline, SetReadDeadline, SetWriteDeadline
+	}{
+		{"it could", nil, nil, false, [3]error{}},
+		{"not for reads", errTest, nil, false, [3]error{errTest, errTest, nil}},
+		{"not for writes", nil, errTest, false, [3]error{errTest, nil, errTest}},
+		{"the connection is closed", nil, nil, true, [3]error{net.ErrClosed, net.ErrClosed, net.ErrClosed}},
+	} {
+		server, client := net.Pipe()
+		l := &chanListener{conns: make(chan net.Conn, 1), closed: make(chan struct{})}
+		l.conns <- withoutSomeDeadlines{server, tt.reads, tt.writes}
+		c, err := (&smtpproxy.Proxy{}).Listener(l).Accept()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if tt.closed {
+			c.Close()
+		}
+		at := time.Now().Add(time.Hour)
+		if got := [3]error{c.SetDeadline(at), c.SetReadDeadline(at), c.SetWriteDeadline(at)}; got != tt.want {
+			t.Errorf("%s: errors %v, want %v", tt.why, got, tt.want)
+		}
+		c.Close()
+		client.Close()
 	}
 }
