@@ -268,10 +268,22 @@ func (l gatedListener) Accept() (net.Conn, error) {
 	return &limitedConn{c, func() { l.closed <- struct{}{} }}, nil
 }
 
+// askedListener tells of each call of Accept.
+type askedListener struct {
+	net.Listener
+	asked chan struct{}
+}
+
+func (l askedListener) Accept() (net.Conn, error) {
+	l.asked <- struct{}{}
+	return l.Listener.Accept()
+}
+
 func TestAClientInsideTLSIsAcceptedAheadOfNewOnes(t *testing.T) {
 	leaveNothing(t)
 	tr := overTCP(t)
-	l := gatedListener{(&smtpproxy.Proxy{TLSConfig: serverTLS()}).Listener(tr), make(chan struct{}), make(chan string, 20), make(chan struct{}, 20)}
+	beneath := askedListener{tr, make(chan struct{}, 20)}
+	l := gatedListener{(&smtpproxy.Proxy{TLSConfig: serverTLS()}).Listener(beneath), make(chan struct{}), make(chan string, 20), make(chan struct{}, 20)}
 	serveListener(t, new(tlsBackend), l)
 	t.Cleanup(func() { close(l.gate) })
 	var clients []*talker
@@ -279,6 +291,7 @@ func TestAClientInsideTLSIsAcceptedAheadOfNewOnes(t *testing.T) {
 	for range 3 {
 		l.gate <- struct{}{}
 		clients, ids = append(clients, talk(t, tr)), append(ids, <-l.ids)
+		<-beneath.asked
 	}
 	startTLS := func(n int) {
 		clients[n].startTLS()
@@ -287,6 +300,7 @@ func TestAClientInsideTLSIsAcceptedAheadOfNewOnes(t *testing.T) {
 
 	// A call of Accept that waits for a new client returns the one in TLS.
 	l.gate <- struct{}{}
+	<-beneath.asked // or it could come too late to wait for one
 	startTLS(0)
 	if <-l.ids != ids[0] {
 		t.Error("a call that waits: the client inside TLS isn't accepted")
