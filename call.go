@@ -8,6 +8,7 @@ import (
 	"runtime/debug"
 
 	"github.com/seed3262c777/smtpproxy/internal/ascii"
+	"github.com/seed3262c777/smtpproxy/internal/dialogue"
 )
 
 // This file calls the hook, and holds it to its contract.
@@ -76,7 +77,7 @@ func (s *Session) callHook(c *Context, q *call) (Decision, error) {
 
 // views makes conn and txn what a hook sees now. They take much of the stack, so
 // that is done at the last moment: see decision. Since it is the client's turn,
-// nothing moves the session between takeUp and here but its end.
+// nothing moves the session between beginCall and here but its end.
 func (s *Session) views(conn *Connection, txn *Transaction) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -199,14 +200,14 @@ func (s *Session) check(hooks Decision, q *call, d *decision) error {
 }
 
 func (s *Session) checkReply(r Reply, q *call, d *decision) error {
-	d.refused, d.reply = true, r.filled(q.verb)
+	d.kind, d.reply = replied, r.filled(q.verb)
 	return d.reply.validate(q.verb, s.isLMTP())
 }
 
 func (s *Session) isLMTP() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.lmtp
+	return s.m.IsLMTP()
 }
 
 func (s *Session) checkPass(p Pass, q *call, d *decision) error {
@@ -237,25 +238,25 @@ func checkCommand(line string, q *call, lmtp bool) error {
 	if q.cmd.SASL {
 		return nil
 	}
-	was, wasLast := parseBDAT(q.cmd.Line)
-	now, isLast := parseBDAT(line)
-	newVerb := verbOf(line)
+	was, wasLast := dialogue.ParseBDAT(q.cmd.Line)
+	now, isLast := dialogue.ParseBDAT(line)
+	name, verb := dialogue.VerbOf(line)
 	switch {
-	case newVerb == "":
+	case verb == dialogue.NoVerb:
 		return fmt.Errorf("%w: a command without a verb", ErrInvalidDecision)
-	case (q.verb == "BDAT" || newVerb == "BDAT") && (was != now || now < 0):
+	case (q.verb == dialogue.BDAT || verb == dialogue.BDAT) && (was != now || now < 0):
 		return fmt.Errorf("%w: the size of a BDAT chunk changed", ErrInvalidDecision)
-	case lmtp && (q.verb == "RCPT") != (newVerb == "RCPT"):
+	case lmtp && (q.verb == dialogue.RCPT) != (verb == dialogue.RCPT):
 		// The client and the server would count different recipients, and
 		// with them statuses (RFC 2033 section 4.2).
-		return fmt.Errorf("%w: %s in the place of %s in LMTP", ErrInvalidDecision, newVerb, q.verb)
+		return fmt.Errorf("%w: %s in the place of %s in LMTP", ErrInvalidDecision, name, q.cmd.Verb())
 	case lmtp && wasLast != isLast:
 		// As many as there are recipients follow the last chunk alone (RFC
 		// 2033 section 4.3).
 		return fmt.Errorf("%w: LAST put in or taken out in LMTP", ErrInvalidDecision)
-	case isHELO(q.verb) && isHELO(newVerb) && (q.verb == "LHLO") != (newVerb == "LHLO"):
+	case q.verb.Greets() && verb.Greets() && (q.verb == dialogue.LHLO) != (verb == dialogue.LHLO):
 		// One of the two would speak LMTP.
-		return fmt.Errorf("%w: %s in the place of %s", ErrInvalidDecision, newVerb, q.verb)
+		return fmt.Errorf("%w: %s in the place of %s", ErrInvalidDecision, name, q.cmd.Verb())
 	}
 	return nil
 }

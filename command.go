@@ -2,9 +2,8 @@ package smtpproxy
 
 import (
 	"log/slog"
-	"strings"
 
-	"github.com/seed3262c777/smtpproxy/internal/ascii"
+	"github.com/seed3262c777/smtpproxy/internal/dialogue"
 )
 
 // Command is one line from the client, as it came, without its line end. It is
@@ -41,7 +40,8 @@ func (c Command) Verb() string {
 	if c.SASL {
 		return ""
 	}
-	return verbOf(c.Line)
+	name, _ := dialogue.VerbOf(c.Line)
+	return name
 }
 
 // Args returns what follows the verb, without the white space between. For a
@@ -50,7 +50,7 @@ func (c Command) Args() string {
 	if c.SASL {
 		return c.Line
 	}
-	return argsOf(c.Line)
+	return dialogue.ArgsOf(c.Line)
 }
 
 // LogValue returns what String returns. It implements slog.LogValuer.
@@ -77,44 +77,4 @@ func (c Command) MustBeLast() bool {
 		return true
 	}
 	return false
-}
-
-// verbOf returns the verb of a command line: its first word up to a space or a
-// tab, ASCII letters in upper case; empty if it is no word of printable ASCII
-// that starts with a letter.
-func verbOf(line string) string {
-	if line == "" || line[0]|0x20 < 'a' || line[0]|0x20 > 'z' {
-		return ""
-	}
-	verb, inLower := line, false
-	for i := range len(line) {
-		c := line[i]
-		if c == ' ' || c == '\t' {
-			verb = line[:i]
-			break
-		}
-		if c < ' ' || c >= 0x7f {
-			return ""
-		}
-		inLower = inLower || c >= 'a'
-	}
-	if inLower {
-		verb = ascii.ToUpper(verb)
-	}
-	return verb
-}
-
-func argsOf(line string) string {
-	if verbOf(line) == "" {
-		return line
-	}
-	i := strings.IndexAny(line, " \t")
-	if i < 0 {
-		return ""
-	}
-	return strings.TrimLeft(line[i:], " \t")
-}
-
-func isHELO(verb string) bool {
-	return verb == "HELO" || verb == "EHLO" || verb == "LHLO"
 }

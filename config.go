@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 
 	"github.com/seed3262c777/smtpproxy/internal/ascii"
+	"github.com/seed3262c777/smtpproxy/internal/buffer"
+	"github.com/seed3262c777/smtpproxy/internal/dialogue"
 )
 
 // This file makes of a Proxy what sessions and listeners work with, and tells what
@@ -23,7 +25,7 @@ func (p *Proxy) Validate() error {
 		return errors.New("smtpproxy: the Proxy is nil")
 	}
 	for _, verb := range p.Commands {
-		if verb == "" || verbOf(verb) != ascii.ToUpper(verb) {
+		if name, _ := dialogue.VerbOf(verb); name == "" || name != ascii.ToUpper(verb) {
 			return fmt.Errorf("smtpproxy: Proxy.Commands has %q, which is no verb", verb)
 		}
 	}
@@ -40,6 +42,7 @@ func (p *Proxy) Validate() error {
 type config struct {
 	Proxy
 	limits
+	policy   dialogue.Policy
 	verbs    []string    // Commands in upper case
 	startTLS *tls.Config // TLSConfig as it is after STARTTLS
 	log      *slog.Logger
@@ -55,7 +58,7 @@ func (p *Proxy) config() *config {
 	if p == nil {
 		p = new(Proxy)
 	}
-	cfg := &config{Proxy: *p, limits: p.limits(), invalid: invalid, log: p.Logger, level: slog.LevelDebug}
+	cfg := &config{Proxy: *p, limits: p.limits(), policy: p.policy(), invalid: invalid, log: p.Logger, level: slog.LevelDebug}
 	cfg.TLSKeywords = slices.Clone(p.TLSKeywords)
 	for _, v := range p.Commands {
 		cfg.verbs = append(cfg.verbs, ascii.ToUpper(v))
@@ -101,4 +104,65 @@ func (c *config) listed(verb string) bool {
 		}
 	}
 	return false
+}
+
+// The defaults of those limits that keep memory safe, and end what has no end. The
+// others are policy, and off.
+const (
+	defaultMaxLineLength  = 2048
+	defaultMaxSASLLine    = 12288 // RFC 4954 section 4 finds it sufficient
+	defaultMaxReplyLength = 64 << 10
+	defaultMaxReadAhead   = 32 << 10
+	defaultMaxSmallChunks = 1000
+	defaultMaxRecipients  = 10_000
+	defaultMaxErrors      = 10
+)
+
+// limits are those of a Proxy, with the defaults filled in.
+type limits struct {
+	line      int // octets, with the line end
+	saslLine  int // likewise
+	reply     int
+	readAhead int
+}
+
+func (p *Proxy) limits() limits {
+	return limits{
+		line:      limit(p.MaxLineLength, defaultMaxLineLength),
+		saslLine:  limit(p.MaxSASLLineLength, defaultMaxSASLLine) + len("\r\n"),
+		reply:     limit(p.MaxReplyLength, defaultMaxReplyLength),
+		readAhead: max(limit(p.MaxReadAhead, defaultMaxReadAhead), buffer.Small),
+	}
+}
+
+// policy returns what a session's machine goes by.
+func (p *Proxy) policy() dialogue.Policy {
+	return dialogue.Policy{
+		OffersTLS:   p.TLSConfig != nil,
+		ProtectAUTH: !p.AllowInsecureAuth && (p.TLSConfig != nil || p.RequireTLSForAuth),
+		SmallChunks: limit(p.MaxSmallChunks, defaultMaxSmallChunks),
+		Recipients:  limit(p.MaxRecipients, defaultMaxRecipients),
+		Commands:    limit(p.MaxCommands, dialogue.Unlimited),
+		Errors:      limit(p.MaxErrors, defaultMaxErrors),
+	}
+}
+
+// limit returns the value of a field: 0 is the default, negative is off.
+func limit(field, byDefault int) int {
+	switch {
+	case field == 0:
+		return byDefault
+	case field < 0:
+		return dialogue.Unlimited
+	}
+	return field
+}
+
+// lineLimit returns the longest line of a SASL exchange, or command, with its
+// line end.
+func (l *limits) lineLimit(sasl bool) int {
+	if sasl {
+		return l.saslLine
+	}
+	return l.line
 }

@@ -2,84 +2,38 @@ package smtpproxy
 
 import (
 	"crypto/tls"
+	"io"
 	"net"
-	"sync"
 	"sync/atomic"
 	"time"
 
-	"github.com/seed3262c777/smtpproxy/internal/buffer"
+	"github.com/seed3262c777/smtpproxy/internal/dialogue"
 	"github.com/seed3262c777/smtpproxy/internal/timed"
-	"github.com/seed3262c777/smtpproxy/internal/wire"
 )
 
 // conn is the connection that the server holds: a relay between it and the
-// client that lets one command through at a time. It knows I/O; the dialogue
-// is its Session's.
+// client that lets one command through at a time. It knows I/O; what may be sent
+// next, its Session's machine knows.
 //
 // Read brings the client's lines to the hook and then to the server, Write
 // brings the server's replies to the client. A server calls them alternately,
 // but Write may also come while a Read waits (LMTP statuses before the end of
 // the message), and Close at any moment from anywhere.
 //
-// Locks, in the order they may be taken: readMu, writeMu, s.mu, which is client's too.
-// Only readMu, writeMu and beginning are held during I/O; Close waits for none of them.
+// There is one lock for state, s.mu: of the machine, of what the session has written
+// down, of the clock that client is, and of waits and to. It is held for a moment, and
+// never while anybody reads, writes or runs user code. Two tokens are held during I/O:
+// in.reading by a Read, out.writing by whoever writes to the client. Who takes several
+// takes them in the order in.reading, out.writing, s.mu. Close waits for neither token.
 type conn struct {
-	client    timed.Conn // the client's connection: all that is read and written
-	s         *Session
-	l         *listener
-	beginning sync.Mutex // held until it is known who is connected, and TLS has begun
-
-	closed  atomic.Bool
-	claimed atomic.Bool // after STARTTLS: accepted by the server, or turned away
-	more    atomic.Bool // in holds another whole line
-	holds   atomic.Bool // out holds something
-
-	readMu   sync.Mutex    // held by Read; guards what follows
-	in       buffer.Buffer // what the client has sent ahead
-	inErr    error         // why nothing will be added to in
-	rest     buffer.Buffer // of a line that was longer than the server's slice
-	unwanted *unwanted     // nil if there's nothing to drop
-	dropped  int64         // octets of a message that is rejected, so far
-	rejected reason        // it is refused for its content: what is left is dropped
-	complete bool          // nothing is left
-
-	writeMu sync.Mutex // guards what follows, and client.Write
-	broken  bool       // what the server writes is no dialogue any more
-	cut     bool       // a reply couldn't be sent, or not as a whole
-	ticking bool       // timer runs
-	greeted bool       // the server has
-	reply   wire.Reply
-	partial buffer.Buffer // a reply that the server hasn't finished
-	out     buffer.Buffer // replies held back
-	timer   *time.Timer
-
-	// Read's while there is content; set anew when a message begins, while no
-	// Read uses them.
-	content  wire.Content
-	strict   wire.Strict // if looksAtContent
-	textLine int         // octets of a line that the server has got, with MaxTextLine
-
-	// Guarded by s.mu, since they change together with the session:
-	drop    bool // the library ends the connection
-	waiting bool // Read waits for a reply
-	ahead   bool // and reads ahead meanwhile
-	// stirs gets something when the server reads while its Write doesn't
-	// return (see Session.mayReturn), and when that may.
-	stirs    chan struct{}
-	wake     chan struct{}
-	next     *conn       // follows this one after STARTTLS
-	patience *time.Timer // after STARTTLS: until the server has accepted it
-	// kept are replies of the server's that the client gets later: those to a
-	// message before its end, or a greeting that isn't 220 after STARTTLS.
-	kept buffer.Buffer
-}
-
-// unwanted is what is left of a chunk that nobody wants, and the reply to it.
-type unwanted struct {
-	octets int64
-	reply  Reply
-	copies int
-	renews bool // the reply gives the client its full time
+	s      *Session
+	l      *listener
+	client timed.Conn
+	in     input
+	out    output
+	waits  waits
+	to     *handover // the client goes on elsewhere
+	closed atomic.Bool
 }
 
 // Times that bound what the library does on its own account.
@@ -118,14 +72,14 @@ const (
 )
 
 func newConn(raw net.Conn, l *listener) *conn {
-	s := newSession(l.cfg, facts{id: newID()}, transaction{})
-	s.relay, s.unknown = true, &unknown{raw: raw}
+	s := newSession(l.cfg, facts{id: newID()}, transaction{}, true)
+	s.unknown = &unknown{raw: raw}
 	if _, isTLS := raw.(*tls.Conn); l.cfg.ImplicitTLS && !isTLS {
 		raw = tls.Server(raw, l.cfg.TLSConfig)
 	} else if l.cfg.ImplicitTLS {
 		l.cfg.warn(warnTLSTwice)
 	}
-	return &conn{client: timed.NewConn(raw, &s.mu), s: s, l: l}
+	return &conn{s: s, l: l, client: timed.NewConn(raw, &s.mu)}
 }
 
 // LocalAddr implements net.Conn.
@@ -166,6 +120,44 @@ func (c *conn) SetWriteDeadline(t time.Time) error {
 	return c.client.SetWriteDeadline(t)
 }
 
+// Read implements net.Conn. It returns at most one command, or a piece of
+// message content that no server could read beyond its end.
+func (c *conn) Read(p []byte) (n int, err error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	c.in.reading.Lock()
+	defer c.in.reading.Unlock()
+	returned := false
+	defer func() {
+		if !returned {
+			// The hook has called runtime.Goexit, or a log handler or a
+			// callback of the TLS configuration: this goroutine ends.
+			c.fail()
+		}
+	}()
+	if n, err = c.relay(p); err != nil {
+		c.readFailed()
+		c.s.report()
+	}
+	returned = true
+	return n, err
+}
+
+// Write implements net.Conn. It takes what the server replies, in pieces of
+// any size, and moves the session when a reply is complete.
+func (c *conn) Write(p []byte) (int, error) {
+	n, waits, err := c.relayReplies(p)
+	if waits {
+		err = c.awaitRest()
+	}
+	if err != nil {
+		c.s.report()
+	}
+	c.s.cfg.logWarnings()
+	return n, err
+}
+
 // Close implements net.Conn. It interrupts Read, Write and the hook, which
 // sees its Context done. What has been held back is sent, if that takes no
 // time to speak of.
@@ -174,47 +166,110 @@ func (c *conn) Close() error {
 		return nil
 	}
 	c.s.mu.Lock()
-	if c.next != nil {
+	if to := c.to; to != nil {
 		c.s.mu.Unlock()
-		c.l.queue(c.next)
+		c.l.queue(to)
 		return nil
 	}
-	// A greeting that the client hasn't had yet is its last word; replies to a
-	// message that the server hasn't got are none.
-	postponed := c.s.phase == phasePostponed
-	c.s.setPhase(phaseOver)
-	c.notify()
-	kept, unreported := c.kept.Move(), c.s.why != reasonNone && c.s.why != reasonLogged
+	postponed := c.s.m.State() == dialogue.Postponed
+	c.s.m.Close()
+	c.s.moved(false)
+	c.wakeRead()
+	unreported := c.s.isUnreported()
 	c.s.mu.Unlock()
 	if unreported {
 		go c.s.report() // a log handler may take its time
 	}
-	if c.writeMu.TryLock() {
-		if postponed {
-			c.out.Put(kept.Held())
-		}
-		if c.out.Len() > 0 && !c.cut {
-			c.client.LimitWrite(closeTime)
-			c.client.Write(c.out.Held())
-		}
-		c.out.Release()
-		if c.timer != nil {
-			c.timer.Stop()
-		}
-		c.writeMu.Unlock()
+	if c.out.writing.TryLock() {
+		c.out.close(&c.client, postponed)
+		c.out.writing.Unlock()
 	}
-	kept.Release()
 	return c.client.Close()
 }
 
-// notify ends a wait for a reply. Its caller holds s.mu.
-func (c *conn) notify() {
-	if !c.waiting {
-		return
+// begin finds out who is connected, and shakes hands where TLS comes first, on the
+// goroutine that first uses the connection: both may take as long as the client likes.
+// Its caller holds out.writing.
+func (c *conn) begin() error {
+	if c.client.Begun() {
+		return nil
 	}
-	c.waiting = false
-	close(c.wake)
-	if c.ahead {
-		c.client.InterruptReadsLocked()
+	c.s.learn()
+	if tc, ok := c.client.NetConn().(*tls.Conn); ok {
+		if err := c.handshake(tc); err != nil {
+			return err
+		}
 	}
+	c.client.Begin()
+	return nil
+}
+
+// beginReading is begin for Read.
+func (c *conn) beginReading() error {
+	if c.client.Begun() {
+		return nil
+	}
+	c.out.writing.Lock()
+	defer c.out.writing.Unlock()
+	return c.begin()
+}
+
+// readFailed notes that a Read has failed.
+func (c *conn) readFailed() {
+	c.s.mu.Lock()
+	defer c.s.mu.Unlock()
+	c.s.m.ReadFailed()
+	c.stirWrite()
+}
+
+// isOver tells whether the dialogue is.
+func (c *conn) isOver() bool {
+	c.s.mu.Lock()
+	defer c.s.mu.Unlock()
+	return c.s.m.State().IsOver()
+}
+
+// hangUp ends the connection with a reply.
+func (c *conn) hangUp(why dialogue.Reason) {
+	c.s.mu.Lock()
+	r := c.s.m.HangUp(why)
+	c.s.moved(false)
+	c.s.mu.Unlock()
+	c.respond(replyOf(r), 1, false)
+}
+
+// fail ends the connection where it isn't known how far it has come.
+func (c *conn) fail() {
+	if c.client.Begun() && !c.client.IsHandedOver() {
+		c.respond(failureReply, 1, false)
+	}
+	c.client.Close()
+}
+
+// finish ends the connection after its last reply, and returns the error that the
+// server gets. io.EOF would tell some servers that a message is complete.
+func (c *conn) finish() error {
+	c.s.mu.Lock()
+	closes, inMessage := c.s.m.Finish()
+	c.s.mu.Unlock()
+	c.flush()
+	if closes {
+		c.linger(lingerTime, maxLinger)
+	}
+	if inMessage {
+		return io.ErrUnexpectedEOF
+	}
+	return io.EOF
+}
+
+// linger closes the client's connection, but reads on for a while first.
+func (c *conn) linger(d time.Duration, limit int64) {
+	defer c.client.Close()
+	c.in.ahead.Release()
+	// The last reply may be on its way, on another goroutine.
+	c.client.LimitWrite(closeTime)
+	c.out.writing.Lock()
+	c.sendHeld()
+	c.out.writing.Unlock()
+	c.client.Linger(d, limit)
 }

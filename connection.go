@@ -128,9 +128,8 @@ type Auth struct {
 type facts struct {
 	id, ptr string // id never changes
 	ends
-	earlyTalker bool
-	helo        HELO
-	secure      *secure // may be nil without TLS and AUTH
+	helo   HELO
+	secure *secure // may be nil without TLS and AUTH
 }
 
 type secure struct {
@@ -142,10 +141,9 @@ type secure struct {
 func (c *Connection) facts() facts {
 	f := facts{
 		id: c.ID, ptr: c.RemotePTR,
-		ends:        ends{c.RemoteIP, c.LocalIP, c.RemotePort, c.LocalPort, c.RemoteUID},
-		earlyTalker: c.EarlyTalker,
-		helo:        c.HELO,
-		secure:      &secure{c.TLS, c.Auth},
+		ends:   ends{c.RemoteIP, c.LocalIP, c.RemotePort, c.LocalPort, c.RemoteUID, c.EarlyTalker},
+		helo:   c.HELO,
+		secure: &secure{c.TLS, c.Auth},
 	}
 	if f.id == "" {
 		f.id = newID()
@@ -181,6 +179,7 @@ type ends struct {
 	remoteIP, localIP     netip.Addr
 	remotePort, localPort uint16
 	uid                   UID
+	earlyTalker           bool
 }
 
 // endsOf asks an accepted connection. That may take as long as the client likes: a

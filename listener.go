@@ -40,7 +40,7 @@ type listener struct {
 
 	mu        sync.Mutex
 	closed    bool
-	fresh     []*conn         // wait to be accepted, after STARTTLS
+	fresh     []*handover     // wait to be accepted
 	accepting bool            // a call of Listener.Accept is under way, or in accepted
 	accepted  chan acceptance // what it returned
 	changed   chan struct{}   // wakes a call of Accept to look again
@@ -110,17 +110,17 @@ func (l *listener) wake() {
 	}
 }
 
-// queue lets Accept return c, or turns its client away.
-func (l *listener) queue(c *conn) {
+// queue lets Accept return the fresh connection, or turns its client away.
+func (l *listener) queue(h *handover) {
 	l.mu.Lock()
 	closed := l.closed
 	if !closed {
-		l.fresh = append(l.fresh, c)
+		l.fresh = append(l.fresh, h)
 	}
 	l.mu.Unlock()
 	l.wake()
 	if closed {
-		c.abandon()
+		h.abandon()
 	}
 }
 
@@ -128,10 +128,10 @@ func (l *listener) queue(c *conn) {
 // caller holds l.mu.
 func (l *listener) takeFresh() *conn {
 	for len(l.fresh) > 0 {
-		c := l.fresh[0]
+		h := l.fresh[0]
 		l.fresh = l.fresh[1:]
-		if c.claim() {
-			return c
+		if h.claim() {
+			return h.fresh
 		}
 	}
 	return nil
@@ -162,8 +162,8 @@ func (l *listener) Close() error {
 	}
 	l.mu.Unlock()
 	l.wake()
-	for _, c := range fresh {
-		c.abandon()
+	for _, h := range fresh {
+		h.abandon()
 	}
 	return err
 }

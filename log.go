@@ -4,57 +4,22 @@ import (
 	"context"
 	"log/slog"
 	"net/netip"
+
+	"github.com/seed3262c777/smtpproxy/internal/dialogue"
 )
 
 // This file tells the user's log what has gone wrong: why the library has ended a
 // connection, and what about the server it can't work with.
 
-// reason is why the library has ended a connection.
-type reason uint8
-
-const (
-	reasonNone reason = iota
-	reasonAmbiguousEnd
-	reasonBareNewline
-	reasonBehindSTARTTLS
-	reasonChunkSize
-	reasonHTTP
-	reasonLongLine
-	reasonMalformedReply
-	reasonNotAccepted
-	reasonOutOfStep
-	reasonOutOfTurn
-	reasonRefusedEarly
-	reasonSASLGivenUp
-	reasonTLSUnasked
-	reasonTooLong
-	reasonTooMany
-	reasonTooSlow
-	reasonLogged // it was one of those
-)
-
-// What any client can bring about is no more than information: a log that anybody can
-// fill with warnings is worth nothing.
-var reasons = [...]struct {
-	level slog.Level
-	text  string
-}{
-	reasonAmbiguousEnd:   {slog.LevelInfo, "ambiguous end of a message that is replied to"},
-	reasonBareNewline:    {slog.LevelInfo, "bare CR or LF in a message"},
-	reasonBehindSTARTTLS: {slog.LevelInfo, "input behind STARTTLS"},
-	reasonChunkSize:      {slog.LevelInfo, "chunk of unknown size"},
-	reasonHTTP:           {slog.LevelInfo, "HTTP"},
-	reasonLongLine:       {slog.LevelInfo, "line of a message too long"},
-	reasonMalformedReply: {slog.LevelWarn, "malformed reply from the server"},
-	reasonNotAccepted:    {slog.LevelWarn, "the server hasn't accepted the connection after STARTTLS"},
-	reasonOutOfStep:      {slog.LevelWarn, "reply that fits no command"},
-	reasonOutOfTurn:      {slog.LevelWarn, "command out of turn"},
-	reasonRefusedEarly:   {slog.LevelInfo, "message refused before its end"},
-	reasonSASLGivenUp:    {slog.LevelInfo, "response in a SASL exchange that the server may have given up"},
-	reasonTLSUnasked:     {slog.LevelInfo, "TLS without STARTTLS"},
-	reasonTooLong:        {slog.LevelInfo, "line too long"},
-	reasonTooMany:        {slog.LevelInfo, "too many commands, errors or chunks"},
-	reasonTooSlow:        {slog.LevelInfo, "client too slow"},
+// levelOf returns the level of the line about the end of a connection. What any client
+// can bring about is no more than information: a log that anybody can fill with warnings
+// is worth nothing.
+func levelOf(why dialogue.Reason) slog.Level {
+	switch why {
+	case dialogue.MalformedReply, dialogue.NotAccepted, dialogue.OutOfStep, dialogue.OutOfTurn:
+		return slog.LevelWarn // the server's doing
+	}
+	return slog.LevelInfo
 }
 
 // logTo calls the user's log handler. It is user code, so its caller holds no lock
@@ -83,30 +48,24 @@ func (s *Session) log(level slog.Level, msg string, attrs ...slog.Attr) {
 }
 
 // logEnd logs why the library ends the connection.
-func (s *Session) logEnd(why reason) {
-	s.log(reasons[why].level, "smtpproxy: connection ended", slog.String("reason", reasons[why].text))
+func (s *Session) logEnd(why dialogue.Reason) {
+	s.log(levelOf(why), "smtpproxy: connection ended", slog.String("reason", why.String()))
 }
 
-// lose notes why the library ends the connection, for report. The first reason
-// counts. Its caller holds s.mu.
-func (s *Session) lose(why reason) {
-	if s.why == reasonNone {
-		s.why = why
-	}
-}
-
-// report logs what lose has noted, once.
+// report logs why the library has ended the connection, once.
 func (s *Session) report() {
 	s.mu.Lock()
-	why := s.why
-	if why != reasonNone {
-		s.why = reasonLogged
-	}
+	why, unreported := s.m.Reason(), s.isUnreported()
+	s.reported = s.reported || unreported
 	s.mu.Unlock()
-	if why != reasonNone && why != reasonLogged {
+	if unreported {
 		s.logEnd(why)
 	}
 }
+
+// isUnreported tells whether there is something for report to log. Its caller holds
+// s.mu.
+func (s *Session) isUnreported() bool { return s.m.Reason() != dialogue.NoReason && !s.reported }
 
 // warning is something about the server, or its set-up, that its author should know.
 // It is told once a listener.

@@ -13,6 +13,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/seed3262c777/smtpproxy/internal/ascii"
+	"github.com/seed3262c777/smtpproxy/internal/dialogue"
 )
 
 // This file keeps credentials out of what is printed and logged of commands.
@@ -122,7 +123,7 @@ func splitSecret(line string) (shown, secret string) {
 	at := wordIn(line, 0)
 	end := endOfWord(line, at)
 	if !asksForSecret(line[at:end]) {
-		if isKnown(ascii.ToUpper(line[at:end])) {
+		if _, v := dialogue.VerbOf(line[at:end]); v.IsKnown() {
 			return line, ""
 		}
 		at = wordIn(line, end)

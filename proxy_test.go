@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"slices"
 	"strings"
@@ -14,7 +15,14 @@ import (
 
 	"github.com/emersion/go-smtp"
 	"github.com/seed3262c777/smtpproxy"
+	"go.uber.org/goleak"
 )
+
+// TestMain holds that nothing is left of a connection that ends.
+func TestMain(m *testing.M) {
+	slog.SetDefault(slog.New(slog.DiscardHandler)) // what tests bring about is no news
+	goleak.VerifyTestMain(m)
+}
 
 // This file shows the library's main job, from end to end: a go-smtp server as anybody
 // would write it, a listener wrapped around its own, a client on TCP, and a hook that

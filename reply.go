@@ -7,6 +7,7 @@ import (
 	"strconv"
 
 	"github.com/seed3262c777/smtpproxy/internal/ascii"
+	"github.com/seed3262c777/smtpproxy/internal/dialogue"
 )
 
 // Reply is a Decision: the client gets this reply, and the server never sees
@@ -74,11 +75,13 @@ const (
 	maxReplyLine  = 512
 )
 
-// failureText is the reply after a failed hook. It tells a client nothing
-// about the cause (RFC 5321 section 3.8 wants the connection closed after it).
-const failureText = "Service not available, closing transmission channel"
+// failureReply is the reply after a failed hook.
+var failureReply = replyOf(dialogue.Failed)
 
-var failureReply = Reply{Code: 421, Enhanced: EnhancedCode{4, 3, 0}, Lines: []string{failureText}, Disconnect: true}
+// replyOf returns a refusal of the library's own as a Reply.
+func replyOf(r dialogue.Refusal) Reply {
+	return Reply{Code: r.Code, Enhanced: r.Enhanced, Lines: []string{r.Text}, Disconnect: r.Disconnect}
+}
 
 // String returns the reply as it is sent, lines separated by CRLF and without
 // the last CRLF. It expects a valid Reply.
@@ -95,7 +98,7 @@ func (r Reply) WriteTo(w io.Writer) (int64, error) {
 }
 
 func (r Reply) appendTo(b []byte) []byte {
-	r = r.filled("")
+	r = r.filled(dialogue.NoVerb)
 	size := 0
 	for _, line := range r.Lines {
 		size += len("250 2.999.999 ") + len(line) + len("\r\n")
@@ -122,13 +125,13 @@ func (r Reply) appendTo(b []byte) []byte {
 
 // filled returns the reply with all that a zero value stands for written out.
 // verb is that of the command answered.
-func (r Reply) filled(verb string) Reply {
+func (r Reply) filled(verb dialogue.Verb) Reply {
 	if r.Code == 0 {
 		r.Code = 250
 	}
 	if r.Enhanced == (EnhancedCode{}) {
 		r.Enhanced = EnhancedCode{r.Code / 100, 0, 0}
-		if r.Code/100 == 3 || isHELO(verb) {
+		if r.Code/100 == 3 || verb.Greets() {
 			// RFC 2034 section 4: a code stands in 2xx, 4xx and 5xx
 			// replies but those to HELO and EHLO.
 			r.Enhanced = NoEnhancedCode
@@ -151,7 +154,7 @@ var (
 	textBye      = []string{"Bye"}
 	textEmpty    = []string{""}
 	textNotTaken = []string{"Requested action not taken"}
-	textFailure  = []string{failureText}
+	textFailure  = []string{dialogue.Failed.Text}
 )
 
 func standardText(code int) []string {
@@ -171,17 +174,17 @@ func standardText(code int) []string {
 
 // validate tells what is wrong with a Reply, already filled, to a command with
 // the given verb.
-func (r Reply) validate(verb string, lmtp bool) error {
+func (r Reply) validate(verb dialogue.Verb, lmtp bool) error {
 	class := r.Code / 100
 	switch {
 	case r.Code < 200 || r.Code > 599:
 		return fmt.Errorf("%w: code %d", ErrInvalidDecision, r.Code)
-	case r.Code == 354 || class == 3 && verb == "DATA":
+	case r.Code == 354 || class == 3 && verb == dialogue.DATA:
 		// A client may take any 3xx to DATA for 354.
 		return fmt.Errorf("%w: a hook can't take message content (%d)", ErrInvalidDecision, r.Code)
-	case r.Code == 220 && verb == "STARTTLS":
+	case r.Code == 220 && verb == dialogue.STARTTLS:
 		return fmt.Errorf("%w: a hook can't start TLS (220)", ErrInvalidDecision)
-	case r.Code/10 == 25 && verb == "RCPT" && lmtp:
+	case r.Code/10 == 25 && verb == dialogue.RCPT && lmtp:
 		return fmt.Errorf("%w: a hook can't accept an LMTP recipient (%d)", ErrInvalidDecision, r.Code)
 	case len(r.Lines) > maxReplyLines:
 		return fmt.Errorf("%w: %d lines", ErrInvalidDecision, len(r.Lines))

@@ -4,7 +4,7 @@ import (
 	"context"
 	"sync"
 
-	"github.com/seed3262c777/smtpproxy/internal/ascii"
+	"github.com/seed3262c777/smtpproxy/internal/dialogue"
 	"github.com/seed3262c777/smtpproxy/internal/sasl"
 )
 
@@ -35,65 +35,18 @@ type Session struct {
 	spare *Context // made for the next call of the hook, if any
 	state userState
 
-	mu   sync.Mutex // guards what follows
+	mu   sync.Mutex // the lock for state: see conn
+	m    dialogue.Machine
 	conn facts
 	txn  transaction
-
-	pending command // what the server owes replies for
-	due     int     // how many
-
-	phase     phase
-	relay     bool // the library stands in front of the server; never changes
-	lmtp      bool
-	next      bool   // the hook asked for the next line
-	suspect   bool   // after a failed AUTH: unknown commands may be secrets
-	regreets  bool   // the greeting due is that of a fresh connection
-	statuses  bool   // there may be another reply to the message that has just ended
-	mustReset bool   // see MustReset
-	why       reason // the library has ended the connection, and hasn't logged it
-	copies    uint32 // see Copies
-	size      int64  // the server's SIZE (RFC 1870), 0 if unlimited or unknown
-	discard   int64
-	counted   counts
+	line string // the command that the server has, as far as its reply tells of it
 
 	exchange *sasl.Exchange // of the AUTH command under way, for its user name
 	unknown  *unknown       // who is connected; nil when that is known
-}
 
-// phase is whose turn it is, and what comes next. RFC 5321 section 4.1.4 and
-// RFC 4954 section 4 give the order. Those of a message under way are told of in
-// message.go.
-type phase uint8
-
-const (
-	phaseGreeting    phase = iota // the server's greeting is due
-	phasePostponed                // the client's turn: whatever it sends is refused with the greeting
-	phaseCommand                  // the client's turn: a command
-	phaseSASL                     // the client's turn: a line of the server's SASL exchange
-	phaseOwn                      // the client's turn: a line of the hook's SASL exchange
-	phaseSASLGivenUp              // likewise, but the server may have given up its exchange
-	phaseReset                    // the server has been reset, and gets the MAIL command behind that
-	phaseReply                    // the server's turn: it has a command
-	phaseChunk                    // the server reads a chunk
-	phaseContent                  // the server reads content, after 354
-	phaseMaybeEnd                 // it has what it may take for the end of the content
-	phaseEnd                      // it has the end, and owes replies
-	phaseUndecided                // it has replied before the end; whether it reads on meanwhile shows
-	phaseReadOn                   // it has given all replies, and reads on meanwhile
-	phaseSurplus                  // it has given all replies, and seems to want the rest
-	phaseUnwanted                 // the rest of the message is dropped, then all is over
-	phaseGivenUp                  // it may have given up reading what the client was asked for
-	phaseOver                     // nothing more
-)
-
-// command is a command that the server has.
-type command struct {
-	verb    string
-	line    string
-	size    int64 // of a BDAT chunk
-	last    bool  // of BDAT
-	swallow bool  // the client doesn't get the reply
-	after   phase // follows the reply then
+	copies    uint32 // see Copies
+	mustReset bool   // see MustReset
+	reported  bool   // why the library has ended the connection is logged
 }
 
 // NewSession returns a session for a connection that conn describes. An empty
@@ -114,11 +67,18 @@ func (p *Proxy) session(conn Connection, txn transaction) *Session {
 	if conn.ServerID != "" {
 		cfg.ServerID = conn.ServerID
 	}
-	return newSession(cfg, conn.facts(), txn)
+	return newSession(cfg, conn.facts(), txn, false)
 }
 
-func newSession(cfg *config, conn facts, txn transaction) *Session {
-	s := &Session{cfg: cfg, conn: conn, txn: txn, lmtp: conn.helo.Verb == "LHLO"}
+// newSession returns a session. relay tells that the library stands in front of the
+// server.
+func newSession(cfg *config, conn facts, txn transaction, relay bool) *Session {
+	s := &Session{cfg: cfg, conn: conn, txn: txn}
+	s.m = dialogue.New(&cfg.policy, dialogue.Start{
+		Relay: relay,
+		LMTP:  conn.helo.Verb == "LHLO", TLS: conn.inTLS(), Auth: conn.hasAuth(),
+		Active: txn.get().Active, Recipients: txn.get().Recipients.Len(),
+	})
 	s.ctx = &Context{parent: context.Background(), state: &s.state}
 	if cfg.LookupPTR && conn.ptr == "" && conn.remoteIP.IsValid() {
 		s.unknown = &unknown{}
@@ -164,7 +124,8 @@ func (s *Session) Context() *Context { return s.ctx }
 func (s *Session) Discard() int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.discard
+	left, _ := s.m.Chunk()
+	return left
 }
 
 // Command decides about the client's next line, given without its line end. It
@@ -173,11 +134,11 @@ func (s *Session) Discard() int64 {
 // is made from.
 func (s *Session) Command(ctx context.Context, line string) Decision {
 	var d decision
-	s.decide(ctx, line, false, &d)
-	if d.refused {
-		return d.reply
+	s.decide(ctx, line, &d)
+	if d.kind == passed {
+		return d.pass
 	}
-	return d.pass
+	return d.reply
 }
 
 // Copies returns how often to send the Reply that Command has just returned: once,
@@ -205,10 +166,10 @@ func (s *Session) MustReset() bool {
 // carry keywords from the second on (RFC 5321 section 4.1.1.1), the others may
 // be left out. A server that greets may tell its greeting too.
 func (s *Session) Replied(code int, lines ...string) {
-	e := event{code: code, rcpt: s.recipient(code)}
+	accepted, _ := s.beforeReply(code)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.take(&e, lines)
+	s.replied(code, accepted, lines)
 }
 
 // StartedTLS tells the session that the server has completed a TLS handshake
@@ -217,7 +178,7 @@ func (s *Session) Replied(code int, lines ...string) {
 func (s *Session) StartedTLS(t TLS) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.advance(&event{kind: startedTLS, tls: &t})
+	s.startedTLS(t)
 }
 
 // Close ends the session: its Context is done. A server with a state machine of
@@ -226,222 +187,6 @@ func (s *Session) StartedTLS(t TLS) {
 func (s *Session) Close() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.setPhase(phaseOver)
-}
-
-// decision is a Decision that doesn't have to be allocated. Nor has the one
-// that Command returns, if its caller doesn't keep it: Command is just small
-// enough to be inlined.
-//
-// It is handed down by a pointer, and so are calls and events: a connection's
-// goroutine keeps the stack that its deepest call needed.
-type decision struct {
-	refused bool // reply is valid; else pass is
-	cancel  bool // the server's SASL exchange has to be cancelled
-	reset   bool // the server gets RSET before the command
-	chunk   bool // octets of a chunk follow the command
-	tls     bool // the library has to start TLS
-	library bool // it is the library that refuses
-	nothing bool // likewise, what no server would know what to do with
-	over    bool // the session was over before the decision
-
-	why     reason // the library ends the connection
-	copies  uint32 // how often reply is sent
-	discard int64  // octets to drop before
-	reply   Reply  // filled in
-	pass    Pass   // its Command is never empty for want of a change
-}
-
-// refuse makes it a Reply.
-//
-//go:noinline
-func (d *decision) refuse(r *Reply) { *d = decision{refused: true, reply: r.filled("")} }
-
-// fail makes it the reply after a failed hook.
-func (d *decision) fail() { d.refuse(&failureReply) }
-
-// reject makes it a refusal of the library's own.
-//
-//go:noinline
-func (d *decision) reject(code int, enhanced EnhancedCode, text string) {
-	d.refuse(&Reply{Code: code, Enhanced: enhanced, Lines: []string{text}})
-	d.library = true
-}
-
-// rejectNothing is reject for what is no command of any server's.
-func (d *decision) rejectNothing(code int, enhanced EnhancedCode, text string) {
-	d.reject(code, enhanced, text)
-	d.nothing = true
-}
-
-// tooMany ends a connection that has used up what it may.
-func (d *decision) tooMany(what string) {
-	d.reject(421, EnhancedCode{4, 7, 0}, "Too many "+what)
-	d.reply.Disconnect = true
-	d.why = reasonTooMany
-}
-
-// call is a line on its way to a decision.
-type call struct {
-	cmd   Command
-	verb  string
-	own   bool // an answer to the hook's own challenge
-	ready bool // it is the client's turn
-	used  bool // there have been too many before
-	shown bool // the hook is called
-
-	returned bool // the hook has, or what decided in its place
-}
-
-// decide takes a line to its decision, which it makes of the zero value that d
-// is: the hook's, checked, then the library's own rules for what the hook
-// passes. pipelined is Command.Pipelined.
-func (s *Session) decide(ctx context.Context, line string, pipelined bool, d *decision) {
-	q := call{cmd: Command{Line: line, Pipelined: pipelined}}
-	s.takeUp(&q)
-	switch {
-	case !q.ready:
-		d.fail()
-		d.why = reasonOutOfTurn
-	case q.used:
-		d.tooMany("commands")
-	case ascii.IndexControl(line) >= 0:
-		d.rejectNothing(500, EnhancedCode{5, 5, 2}, "Control character in command line")
-	case q.shown:
-		s.ask(ctx, &q, d)
-	default:
-		d.pass.Command = line
-	}
-	s.settle(&q, d)
-	if d.why != reasonNone {
-		s.report()
-	}
-}
-
-// takeUp completes q, a call for q.cmd.Line.
-func (s *Session) takeUp(q *call) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	sasl := s.phase == phaseSASL || s.phase == phaseOwn
-	q.cmd.SASL = sasl
-	q.verb = q.cmd.Verb()
-	if s.suspect {
-		q.cmd.secret = !sasl && !isKnown(q.verb)
-		s.suspect = q.cmd.secret
-	}
-	q.own = s.phase == phaseOwn
-	q.shown = s.cfg.Hook != nil && (s.next || q.own || !sasl && s.cfg.listed(q.verb))
-	q.ready = s.phase == phaseCommand || s.phase == phaseGreeting && !s.relay || sasl
-	if q.shown {
-		if s.unknown != nil {
-			s.awaitPTR()
-		}
-		s.txn.name() // so that views, for which the stack has less room, needn't
-	}
-	s.discard, s.copies, s.mustReset = 0, 1, false
-	if !sasl {
-		s.counted.commands.add()
-	}
-	q.used = s.counted.commands.exceeds(s.cfg.commands)
-}
-
-// settle holds a decision to the library's rules, and moves the session.
-func (s *Session) settle(q *call, d *decision) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.next = false
-	if s.phase == phaseOver {
-		// It was closed meanwhile, or was before.
-		d.fail()
-		d.over, d.copies = true, 1
-		return
-	}
-	line, sasl := q.cmd.Line, q.cmd.SASL
-	if !sasl && isHTTP(q.verb, line) {
-		// The lines of its header would be taken for commands.
-		if !d.refused {
-			d.reject(502, EnhancedCode{5, 5, 1}, "This is not an HTTP server")
-		}
-		d.reply.Disconnect = true
-		d.why = reasonHTTP
-	}
-	if !d.refused {
-		s.next = d.pass.Next // even if the library refuses it
-		to := command{verb: q.verb, line: d.pass.Command}
-		switch {
-		case sasl:
-			to.verb = "AUTH"
-		case to.line != line:
-			to.verb = verbOf(to.line)
-		}
-		if !sasl {
-			s.admit(&to, d)
-		}
-		switch {
-		case d.refused:
-		case d.tls:
-			return // the server doesn't get it
-		default:
-			s.pass(&to, d)
-			return
-		}
-	}
-	s.refused(q, d)
-}
-
-// pass completes settle for a command that the server gets.
-func (s *Session) pass(to *command, d *decision) {
-	if to.verb != "MAIL" || !s.txn.get().doubtful {
-		s.advance(&event{kind: passed, cmd: to})
-		d.chunk = s.phase == phaseChunk
-		return
-	}
-	if !s.relay {
-		s.mustReset = true
-		s.advance(&event{kind: passed, cmd: to})
-		return
-	}
-	d.reset = true
-	s.advance(&event{kind: passed, cmd: &command{verb: "RSET", swallow: true, after: phaseReset}})
-	s.txn.change().behindReset = to.line
-}
-
-// refused completes settle for a command that the server doesn't get.
-func (s *Session) refused(q *call, d *decision) {
-	if d.nothing {
-		s.counted.errors.add()
-		if s.counted.errors.exceeds(s.cfg.errors) {
-			d.tooMany("errors")
-		}
-	}
-	to := command{verb: q.verb}
-	if q.verb == "BDAT" && !q.cmd.SASL {
-		to.size, to.last = parseBDAT(q.cmd.Line)
-		if to.size < 0 {
-			// Where the chunk ends is unknown, so what follows can't be
-			// told from it.
-			d.reply.Disconnect = true
-			d.why = reasonChunkSize
-		}
-		if to.last && d.reply.Code != 421 {
-			s.copies = uint32(s.statusesDue())
-		}
-		if !d.reply.Disconnect {
-			s.discard = to.size
-		}
-	}
-	d.copies, d.discard = s.copies, s.discard
-	s.lose(d.why)
-	s.next = s.next || d.reply.Next
-	d.cancel = s.relay && s.phase == phaseSASL
-	s.advance(&event{kind: answered, cmd: &to, code: d.reply.Code, over: d.reply.Disconnect})
-}
-
-func isKnown(verb string) bool {
-	switch verb {
-	case "HELO", "EHLO", "LHLO", "MAIL", "RCPT", "DATA", "BDAT", "RSET", "NOOP", "QUIT",
-		"VRFY", "EXPN", "HELP", "AUTH", "STARTTLS", "ETRN", "XCLIENT", "XFORWARD":
-		return true
-	}
-	return false
+	s.m.Close()
+	s.moved(false)
 }

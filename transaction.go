@@ -194,38 +194,28 @@ func (r Recipients) All() iter.Seq2[int, Recipient] {
 	}
 }
 
-// transaction is what a session knows of its transaction. It has room for mail only
-// while there is some.
+// transaction is what a session knows of its transaction. It has room for more than
+// an ID only while there is a sender.
 type transaction struct {
-	id   string // made when somebody looks: it costs an idle connection nothing
-	mail *mail  // nil stands for the zero value
-}
-
-// mail is what a session knows of a transaction, and of the message in it.
-type mail struct {
-	Transaction       // but its ID
-	octets      int64 // of the message in chunks (RFC 3030) so far
-	chunk       int64 // octets of a chunk that the server hasn't got
-	smallChunks int   // so far
-	pathOctets  int64 // of the commands of all recipients
-	held        int   // replies to the message that the client gets behind its end
-	refused     bool  // a reply to the message was not 2xx
-	atStop      bool  // behind what some take for the end, the server has replied
-	status      int16 // the last reply to the last chunk
-	// doubtful tells that there is no transaction, but that a server may have
-	// kept something of the one before.
-	doubtful bool
-	// owed is how many replies an LMTP client counts on for the last chunk of
-	// a message of which a chunk was refused; 0 stands for one.
-	owed        int
-	behindReset string // the MAIL command that waits for RSET
+	id   string       // made when somebody looks: it costs an idle connection nothing
+	mail *Transaction // but its ID; nil stands for the zero value
 }
 
 // known returns what a session knows that has txn for its view.
 func (txn *Transaction) known() transaction {
-	m := &mail{Transaction: *txn}
+	m := *txn
 	m.Recipients.list = slices.Clip(m.Recipients.list) // another session may append there
-	return transaction{txn.ID, m}
+	return transaction{txn.ID, &m}
+}
+
+// open notes an accepted MAIL command.
+func (t *transaction) open(line string) {
+	path, params, unparsed := address.Mail(line)
+	t.mail = &Transaction{
+		Active: true,
+		Sender: path.Mailbox, SenderAddress: Address{path.Local, path.Domain},
+		SenderParams: Params{params}, Unparsed: unparsed,
+	}
 }
 
 // name gives the transaction its ID, if it has none yet.
@@ -238,24 +228,40 @@ func (t *transaction) name() {
 // view makes txn the Transaction, as a hook sees it.
 func (t *transaction) view(txn *Transaction) {
 	t.name()
-	*txn = t.get().Transaction
+	*txn = *t.get()
 	txn.ID = t.id
 }
 
-var noMail mail
+// isBinary tells whether the message is declared to have no lines (RFC 3030
+// section 3), and to be nothing else: which of two BODYs counts, servers differ
+// in.
+func (t *transaction) isBinary() bool {
+	binary := false
+	for key, value := range t.get().SenderParams.All() {
+		if key == "BODY" {
+			if ascii.ToUpper(value) != "BINARYMIME" {
+				return false
+			}
+			binary = true
+		}
+	}
+	return binary
+}
+
+var noMail Transaction
 
 // get returns what must not be changed.
-func (t *transaction) get() *mail {
+func (t *transaction) get() *Transaction {
 	if t.mail == nil {
 		return &noMail
 	}
 	return t.mail
 }
 
-// change returns what may be changed.
-func (t *transaction) change() *mail {
+// add notes an accepted RCPT command.
+func (t *transaction) add(r *Recipient) {
 	if t.mail == nil {
-		t.mail = new(mail)
+		t.mail = new(Transaction)
 	}
-	return t.mail
+	t.mail.Recipients.list = append(t.mail.Recipients.list, *r)
 }

@@ -254,6 +254,11 @@ func resumesReads(raw net.Conn) bool {
 func (c *Conn) Pause() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.PauseLocked()
+}
+
+// PauseLocked is Pause with the lock held.
+func (c *Conn) PauseLocked() {
 	read := c.readSincePause
 	c.readSincePause = false
 	switch {

@@ -1,18 +1,18 @@
-package smtpproxy
+package e2e
 
 import (
-	"log/slog"
 	"path/filepath"
 	"slices"
 	"testing"
 
+	machine "github.com/seed3262c777/smtpproxy/internal/dialogue"
 	"golang.org/x/tools/txtar"
 )
 
 // This file holds that each reason for which the library ends a connection is shown.
 
 func TestEachReasonIsShownInADialogue(t *testing.T) {
-	files, err := filepath.Glob("internal/e2e/testdata/dialogues/log-*.txtar")
+	files, err := filepath.Glob("testdata/dialogues/log-*.txtar")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -28,14 +28,15 @@ func TestEachReasonIsShownInADialogue(t *testing.T) {
 			}
 		}
 	}
-	for why := reasonNone + 1; why < reasonLogged; why++ {
-		r := reasons[why]
-		if r.text == "" || r.level != slog.LevelInfo && r.level != slog.LevelWarn {
-			t.Errorf("reason %d is %q, %v", why, r.text, r.level)
+	for why := machine.NoReason + 1; why < machine.Reasons; why++ {
+		text := why.String()
+		if text == "" {
+			t.Errorf("reason %d has no words", why)
 		}
 		// A server with a state machine of its own is at fault there.
-		if why != reasonOutOfTurn && !slices.Contains(shown, r.level.String()+" "+r.text+"\n") {
-			t.Errorf("no dialogue shows %v %s", r.level, r.text)
+		if why != machine.OutOfTurn &&
+			!slices.Contains(shown, "INFO "+text+"\n") && !slices.Contains(shown, "WARN "+text+"\n") {
+			t.Errorf("no dialogue shows %s", text)
 		}
 	}
 }

@@ -1,0 +1,264 @@
+package smtpproxy
+
+import (
+	"context"
+
+	"github.com/seed3262c777/smtpproxy/internal/address"
+	"github.com/seed3262c777/smtpproxy/internal/ascii"
+	"github.com/seed3262c777/smtpproxy/internal/dialogue"
+	"github.com/seed3262c777/smtpproxy/internal/timed"
+)
+
+// This file takes a line of the client's to its decision: the hook's, held to the
+// library's rules.
+
+// decision is a Decision that doesn't have to be allocated. Nor has the one
+// that Command returns, if its caller doesn't keep it: Command is just small
+// enough to be inlined.
+//
+// It is handed down by a pointer, and so are calls: a connection's goroutine keeps
+// the stack that its deepest call needed.
+type decision struct {
+	// Set by who wants the decision, if there is a connection:
+	clock  *timed.Conn // stands still while the hook has the line
+	behind behind      // the line
+
+	kind     kind
+	library  bool // it is the library that refuses
+	nonsense bool // likewise, since no server would know what to do with the line
+	begins   bool // content of a message comes next, and none has come before
+	hold     bool // reply may wait for others
+
+	why     dialogue.Reason // the library ends the connection
+	copies  uint32          // how often reply is sent
+	discard int64           // octets to drop before
+	reply   Reply           // filled in; of replied
+	pass    Pass            // its Command is what the server gets next, if anything
+}
+
+// kind is what becomes of a line.
+type kind uint8
+
+const (
+	passed    kind = iota // the server gets pass
+	replied               // the client gets reply, and the server perhaps pass
+	startsTLS             // the library shakes hands with the client
+	tooLate               // the session was over before the decision
+)
+
+// answer makes it a reply.
+//
+//go:noinline
+func (d *decision) answer(r *Reply) { *d = decision{kind: replied, reply: r.filled(dialogue.NoVerb)} }
+
+// refuse makes it a refusal of the library's own.
+//
+//go:noinline
+func (d *decision) refuse(r *dialogue.Refusal) {
+	reply := replyOf(*r)
+	d.answer(&reply)
+	d.library = true
+}
+
+// fail makes it the reply after a failed hook.
+func (d *decision) fail() { d.answer(&failureReply) }
+
+// behind is what the client has sent behind a line already.
+type behind uint8
+
+const (
+	nothingBehind behind = iota
+	octetsBehind
+	lineBehind // a whole one
+)
+
+// call is a line on its way to a decision.
+type call struct {
+	cmd      Command
+	verb     dialogue.Verb
+	behind   behind
+	own      bool // an answer to the hook's own challenge
+	ready    bool // it is the client's turn
+	overused bool // there have been too many commands
+	asksHook bool // the hook is called
+
+	returned bool // the hook has, or what decided in its place
+}
+
+// decide fills in d, which must be zero but for what its maker knows: the hook's
+// decision, checked, then the library's own rules.
+func (s *Session) decide(ctx context.Context, line string, d *decision) {
+	q := call{cmd: Command{Line: line, Pipelined: d.behind > nothingBehind}, behind: d.behind}
+	s.beginCall(&q, d.clock)
+	switch {
+	case !q.ready:
+		d.fail()
+		d.why = dialogue.OutOfTurn
+	case q.overused:
+		d.refuse(&dialogue.TooManyCommands)
+		d.why = dialogue.TooMany
+	case ascii.IndexControl(line) >= 0:
+		d.refuse(&dialogue.ControlCharacter)
+		d.nonsense = true
+	case q.asksHook:
+		s.ask(ctx, &q, d)
+	default:
+		d.pass.Command = line
+	}
+	s.settle(&q, d)
+	if d.why != dialogue.NoReason {
+		s.report()
+	}
+}
+
+// beginCall completes q, a call for q.cmd.Line, and stops the clock, if there is one.
+func (s *Session) beginCall(q *call, clock *timed.Conn) {
+	name, verb := dialogue.VerbOf(q.cmd.Line)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if clock != nil {
+		clock.PauseLocked()
+	}
+	turn := s.m.Begin(verb)
+	s.m.Looked(q.behind == lineBehind)
+	q.cmd.SASL, q.cmd.secret = turn.SASL, turn.Secret
+	if turn.SASL {
+		name, verb = "", dialogue.NoVerb
+	}
+	q.verb, q.own, q.ready, q.overused = verb, turn.Own, turn.Ready, turn.Overused
+	q.asksHook = s.cfg.Hook != nil && (turn.Asked || turn.Own || !turn.SASL && s.cfg.listed(name))
+	if q.asksHook {
+		if s.unknown != nil {
+			s.awaitPTR()
+		}
+		s.txn.name() // so that views, for which the stack has less room, needn't
+	}
+	s.copies, s.mustReset = 1, false
+}
+
+// settle holds a decision to the library's rules, and moves the session. Inlined, it
+// would take stack beneath the hook.
+//
+//go:noinline
+func (s *Session) settle(q *call, d *decision) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.m.State().IsOver() {
+		// It was closed meanwhile, or was before.
+		d.fail()
+		d.kind, d.copies = tooLate, 1
+		return
+	}
+	if q.verb == dialogue.HTTP {
+		// A browser can be made to send a request to any port, with lines in it
+		// that look like commands.
+		if d.kind == passed {
+			r := dialogue.HTTPRequest.Refusal()
+			d.refuse(&r)
+		}
+		d.reply.Disconnect = true
+		d.why = dialogue.HTTPRequest
+	}
+	if d.kind == passed {
+		s.pass(q, d)
+	}
+	if d.kind == replied {
+		s.answered(q, d)
+	}
+}
+
+// pass completes settle for a line that the hook has passed.
+func (s *Session) pass(q *call, d *decision) {
+	line := d.pass.Command
+	l := dialogue.Line{Verb: q.verb}
+	if !q.cmd.SASL {
+		v := q.verb
+		if line != q.cmd.Line {
+			_, v = dialogue.VerbOf(line)
+		}
+		l = lineOf(v, line)
+	}
+	if l.Verb == dialogue.BDAT && l.Size >= 0 {
+		line = dialogue.CanonicalBDAT(line)
+		d.pass.Command = line
+	}
+	a := s.m.Passed(l, d.pass.Next, q.behind > nothingBehind)
+	d.begins = a.Begins
+	switch a.Do {
+	case dialogue.Refuse:
+		d.refuse(&a.Refusal)
+		d.nonsense, d.why = a.Nonsense, a.Reason
+		return
+	case dialogue.StartTLS:
+		d.kind = startsTLS
+		return
+	case dialogue.ResetFirst:
+		if s.m.IsRelay() {
+			d.pass.Command = dialogue.ResetCommand
+		} else {
+			s.mustReset = true
+		}
+	}
+	s.keep(l.Verb, line, q.cmd.SASL)
+}
+
+// lineOf returns what the machine has to know of a command line.
+func lineOf(v dialogue.Verb, line string) dialogue.Line {
+	l := dialogue.Line{Verb: v, Size: int64(len(line))}
+	switch v {
+	case dialogue.MAIL:
+		l.ManyParams = address.TooManyParams("MAIL", line)
+	case dialogue.RCPT:
+		l.ManyParams = address.TooManyParams("RCPT", line)
+	case dialogue.BDAT:
+		l.Size, l.Last = dialogue.ParseBDAT(line)
+	case dialogue.STARTTLS:
+		l.Args = dialogue.ArgsOf(line) != ""
+	}
+	return l
+}
+
+// keep keeps what the reply to a passed line will tell of: a command that names
+// something, or a SASL exchange for the user name in it. What the line holds of a
+// credential is not kept.
+func (s *Session) keep(v dialogue.Verb, line string, isSASL bool) {
+	s.line = ""
+	switch {
+	case isSASL:
+		if s.exchange != nil {
+			s.exchange.Response(line)
+		}
+		return
+	case v == dialogue.AUTH:
+		s.exchange = beginExchange(dialogue.ArgsOf(line))
+		return
+	case v == dialogue.MAIL, v == dialogue.RCPT, v.Greets():
+		s.line = line
+	}
+	s.exchange = nil
+}
+
+// answered completes settle for a line that the server doesn't get.
+func (s *Session) answered(q *call, d *decision) {
+	l := dialogue.Line{Verb: q.verb}
+	if q.verb == dialogue.BDAT {
+		l.Size, l.Last = dialogue.ParseBDAT(q.cmd.Line)
+	}
+	o := s.m.Answered(dialogue.Answer{
+		Line: l, Code: d.reply.Code,
+		Disconnect: d.reply.Disconnect, Next: d.reply.Next, Nonsense: d.nonsense, Reason: d.why,
+	})
+	if o.Instead.Code != 0 {
+		d.refuse(&o.Instead)
+	}
+	d.why = s.m.Reason()
+	d.reply.Disconnect = o.Disconnect
+	s.copies = uint32(o.Copies)
+	d.discard, d.copies, d.hold = o.Discard, s.copies, o.Hold
+	d.pass.Command = ""
+	if o.Cancels {
+		d.pass.Command = dialogue.Cancel
+	}
+	s.line, s.exchange = "", nil
+	s.moved(o.Cleared)
+}

@@ -1,0 +1,91 @@
+package smtpproxy
+
+import (
+	"crypto/tls"
+	"sync/atomic"
+	"time"
+
+	"github.com/seed3262c777/smtpproxy/internal/dialogue"
+	"github.com/seed3262c777/smtpproxy/internal/timed"
+)
+
+// handover is a client between two connections that the server has of it. After
+// STARTTLS the server gets a fresh connection, so that nothing that it knew is left
+// (RFC 3207 section 4.2), whatever server it is. This is how one goes:
+//
+//   - The Read of the old connection begins it: from then on what the server writes
+//     there is dropped, and its deadlines have no effect. The client shakes hands.
+//   - The old connection tells the server of its end, and is closed by it. That closes
+//     nothing, but puts the handover into the listener's queue.
+//   - Accept takes it out and returns the fresh connection, which has the same Session.
+//     Its greeting is not for the client, which has had one.
+//   - If that takes too long, or the listener is closed, the client is turned away.
+type handover struct {
+	fresh   *conn
+	timer   *time.Timer // turns the client away
+	claimed atomic.Bool // accepted by the server, or turned away
+}
+
+// startTLS answers STARTTLS, shakes hands, and begins the handover.
+func (c *conn) startTLS() {
+	if c.l.isClosed() {
+		c.s.mu.Lock()
+		r := c.s.m.TLSUnavailable()
+		c.s.mu.Unlock()
+		c.respond(replyOf(r), 1, false)
+		return
+	}
+	// Nothing of the server's gets to the client any more, no deadline and
+	// no reply.
+	c.out.writing.Lock()
+	c.client.RenewWrite()
+	c.client.HandOver()
+	c.send(replyOf(dialogue.ReadyForTLS).appendTo(nil), false)
+	c.out.writing.Unlock()
+
+	tc := tls.Server(c.client.Release(), c.s.cfg.startTLS)
+	t, err := c.s.shakeHands(tc)
+	if err != nil {
+		// Nothing is sent in plaintext after the 220.
+		c.s.Close()
+		c.client.Close()
+		return
+	}
+	fresh := &conn{s: c.s, l: c.l, client: timed.NewConn(tc, &c.s.mu)}
+	fresh.client.Begin()
+	c.s.mu.Lock()
+	defer c.s.mu.Unlock()
+	if c.closed.Load() {
+		return // Close has closed the client's connection
+	}
+	c.s.startedTLS(t)
+	c.to = &handover{fresh: fresh}
+	c.to.timer = time.AfterFunc(handoverTime, c.to.abandon)
+}
+
+// claim decides, once, who goes on with the fresh connection: a call of Accept,
+// or abandon.
+func (h *handover) claim() bool {
+	if h.claimed.Swap(true) {
+		return false
+	}
+	h.fresh.s.mu.Lock()
+	defer h.fresh.s.mu.Unlock()
+	h.timer.Stop()
+	return true
+}
+
+// abandon turns away a client whose fresh connection nobody has accepted. It
+// doesn't wait for it.
+func (h *handover) abandon() {
+	if !h.claim() {
+		return
+	}
+	c := h.fresh
+	go func() {
+		c.s.logEnd(dialogue.NotAccepted)
+		c.client.LimitWrite(closeTime)
+		replyOf(dialogue.NotAccepted.Refusal()).WriteTo(&c.client)
+		c.Close()
+	}()
+}

@@ -1,0 +1,108 @@
+package smtpproxy
+
+import (
+	"bytes"
+	"errors"
+	"os"
+	"sync"
+
+	"github.com/seed3262c777/smtpproxy/internal/buffer"
+	"github.com/seed3262c777/smtpproxy/internal/timed"
+)
+
+// input is what the client sends: lines, content, and what is dropped of both.
+type input struct {
+	reading sync.Mutex    // the token of who reads from the client; guards what follows
+	ahead   buffer.Buffer // what the client has sent ahead
+	err     error         // why nothing will be added to ahead
+	// rest is the end of the last line, which did not fit into the slice of the
+	// server's Read. The next Read returns it first.
+	rest    buffer.Buffer
+	content content
+	answer  *answer // to a command whose chunk is dropped before
+}
+
+// answer is a reply to a line that the server doesn't get.
+type answer struct {
+	reply  Reply
+	copies int
+	renews bool // the reply gives the client its full time
+}
+
+// The errors of nextLine, with which the connection ends.
+var (
+	errClientHello = errors.New("smtpproxy: TLS without STARTTLS")
+	errLineTooLong = errors.New("smtpproxy: line too long")
+)
+
+// cutLine cuts the client's next line off what is held of it, and returns it without
+// its line end, CRLF or LF. With its line end, it has limit octets at most. It returns
+// false if there is none yet.
+func (in *input) cutLine(held []byte, inP bool, limit int) (line string, ok bool, err error) {
+	i := bytes.IndexByte(held, '\n')
+	switch {
+	case isClientHello(held):
+		return "", false, errClientHello // it may have no LF, and be followed by silence
+	case i >= limit, i < 0 && len(held) >= limit:
+		return "", false, errLineTooLong // without waiting for its end, which may never come
+	case i < 0:
+		return "", false, nil
+	}
+	line = string(bytes.TrimSuffix(held[:i], []byte("\r")))
+	if inP {
+		in.ahead.Put(held[i+1:])
+	} else {
+		in.ahead.Skip(i + 1)
+	}
+	return line, true, nil
+}
+
+// isClientHello tells whether b starts like a TLS handshake: with the type of
+// its record, and the major version if that is there already (RFC 8446 section
+// 5.1). No command and no SASL response does.
+func isClientHello(b []byte) bool {
+	return len(b) > 0 && b[0] == 0x16 && (len(b) == 1 || b[1] == 3)
+}
+
+// behind tells what the client has sent ahead.
+func (in *input) behind() behind {
+	switch {
+	case in.ahead.Len() == 0:
+		return nothingBehind
+	case in.hasLine():
+		return lineBehind
+	}
+	return octetsBehind
+}
+
+// hasLine tells whether the client has sent a whole line ahead.
+func (in *input) hasLine() bool { return bytes.IndexByte(in.ahead.Held(), '\n') >= 0 }
+
+// receive reads once from the client, and returns what there is then. While nothing
+// is held, the server's own slice serves to read into, so that nothing has to
+// be kept for a client that is silent, and a line that comes alone isn't copied.
+// Otherwise in.ahead has it, with room for at least size octets.
+func (in *input) receive(client *timed.Conn, p []byte, size, readAhead int) (held []byte, inP bool) {
+	if in.ahead.Len() > 0 || len(p) < 512 {
+		in.ahead.Reserve(max(size, min(2*in.ahead.Len(), buffer.Small), 512))
+		in.err = in.ahead.Fill(client, max(size, readAhead))
+		return in.ahead.Held(), false
+	}
+	p = p[:min(len(p), readAhead)]
+	var n int
+	n, in.err = client.Read(p)
+	return p[:n], true
+}
+
+// readError returns the error of the client's connection, when all that was
+// read before it is used up. A passed deadline is forgotten, since the server
+// may set another.
+func (in *input) readError() error {
+	err := in.err
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		in.err = nil
+	} else {
+		in.ahead.Release()
+	}
+	return err
+}

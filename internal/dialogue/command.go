@@ -1,0 +1,334 @@
+package dialogue
+
+// This file is what becomes of a client's line: what the machine tells before the
+// hook is asked, what must not reach the server whatever the hook says, and what
+// moves then.
+
+// Line is a line of the client's, as far as the dialogue cares.
+type Line struct {
+	Verb Verb // NoVerb for a line of a SASL exchange
+	// Size is that of the chunk of a BDAT command, -1 if it is malformed; of another
+	// command, how many octets it has.
+	Size int64
+	Last bool // of BDAT
+	// ManyParams: it has more parameters than the library keeps.
+	ManyParams bool
+	// Args: there is something behind the verb.
+	Args bool
+}
+
+// Turn is what the machine knows of a line before the hook is asked.
+type Turn struct {
+	Ready    bool // it is the client's turn
+	SASL     bool // the line belongs to a SASL exchange
+	Own      bool // it is an answer to the hook's own challenge
+	Asked    bool // the hook has asked for it
+	Secret   bool // it may be a credential that was sent out of its place
+	Overused bool // there have been too many commands
+}
+
+// Begin notes that the client has sent a line with a verb, and tells what the machine
+// knows of it.
+func (m *Machine) Begin(v Verb) Turn {
+	t := Turn{
+		SASL:  m.state == Response || m.state == OwnResponse,
+		Own:   m.state == OwnResponse,
+		Asked: m.asked,
+	}
+	t.Ready = m.state == Command || m.state == Greeting && !m.relay || t.SASL
+	m.asked = false
+	if !m.relay {
+		m.msg.chunk = 0 // what the answer before had to drop
+	}
+	if m.suspect {
+		t.Secret = !t.SASL && !v.IsKnown()
+		m.suspect = t.Secret
+	}
+	if !t.SASL {
+		m.commands.add()
+	}
+	t.Overused = m.commands.exceeds(m.policy.Commands)
+	return t
+}
+
+// Do is what to do with a line that the hook has passed.
+type Do uint8
+
+const (
+	HandOver   Do = iota // the server gets it
+	ResetFirst           // the server forgets its transaction, and gets it then
+	StartTLS             // the library shakes hands with the client
+	Refuse               // the client gets the refusal: see Answered
+)
+
+// Admission is what becomes of a line that the hook has passed.
+type Admission struct {
+	Do      Do
+	Refusal Refusal // of Refuse
+	// Nonsense: no server would know what to do with the line.
+	Nonsense bool
+	Reason   Reason // the library ends the connection
+	// Begins: content of a message comes next, and none has come before.
+	Begins bool
+}
+
+func refuse(code int, x, y, z int, text string) Admission {
+	return Admission{Do: Refuse, Refusal: Refusal{code, [3]int{x, y, z}, text, false}}
+}
+
+func refuseNonsense(code int, x, y, z int, text string) Admission {
+	a := refuse(code, x, y, z, text)
+	a.Nonsense = true
+	return a
+}
+
+// Passed notes that the hook has passed a line, and that it has or hasn't asked for
+// the next one. behind tells that the client has sent more.
+func (m *Machine) Passed(l Line, next, behind bool) Admission {
+	m.asked = next // even if the library refuses the line
+	if m.state.IsSASL() {
+		m.executes(Line{Verb: AUTH})
+		return Admission{}
+	}
+	a := m.admit(l, behind)
+	switch {
+	case a.Do == Refuse:
+	case a.Do == StartTLS:
+		m.to(Handover)
+	case l.Verb == MAIL && m.msg.doubtful && m.relay:
+		a.Do = ResetFirst
+		m.executes(Line{Verb: RSET})
+		m.to(Resetting)
+	case l.Verb == MAIL && m.msg.doubtful:
+		a.Do = ResetFirst
+		m.executes(l)
+	default:
+		a.Begins = l.Verb == BDAT && m.msg.octets == 0
+		m.executes(l)
+	}
+	return a
+}
+
+// executes notes that the server gets a command.
+func (m *Machine) executes(l Line) {
+	m.statuses, m.reading = false, false
+	m.has = pending{l.Size, 1, l.Verb, l.Last}
+	m.to(Executing)
+	if l.Verb == BDAT {
+		m.beginChunk()
+	}
+}
+
+// admit tells what must not reach the server, or not now.
+func (m *Machine) admit(l Line, behind bool) Admission {
+	switch v := l.Verb; {
+	case v == NoVerb:
+		// Some servers trim, or fold letters beyond ASCII, and would see
+		// a verb where the hook saw none.
+		return refuseNonsense(500, 5, 5, 2, "Syntax error, command unrecognized")
+	case v == LikeSTARTTLS, v == STARTTLS:
+		return m.admitSTARTTLS(l, behind)
+	case v == MAIL && m.msg.active:
+		// RFC 5321 section 4.1.1.2; go-smtp would keep the recipients.
+		return refuse(503, 5, 5, 1, "Nested MAIL command")
+	case l.ManyParams:
+		return refuse(555, 5, 5, 4, "Too many parameters")
+	case v == RCPT && !m.msg.active:
+		// The server may have one all the same, which it has kept from
+		// before, or keep the recipient for the next (RFC 5321 section
+		// 4.1.4).
+		return refuse(503, 5, 5, 1, "Missing MAIL command")
+	case v == RCPT && m.hasTooMany(l.Size):
+		// RFC 5321 section 4.5.3.1.10.
+		return refuse(452, 4, 5, 3, "Too many recipients")
+	case v == DATA && !m.msg.active:
+		return refuse(503, 5, 5, 1, "Missing MAIL and RCPT commands")
+	case v == BDAT:
+		return m.admitBDAT(l)
+	case v == AUTH && m.HoldsAUTH():
+		return refuse(523, 5, 7, 10, "TLS is required")
+	}
+	return Admission{}
+}
+
+// hasTooMany tells whether there is no room for another recipient, whose command has
+// that many octets.
+func (m *Machine) hasTooMany(octets int64) bool {
+	most := m.policy.Recipients
+	return int(m.msg.recipients) >= most ||
+		most < Unlimited/PathOctets && m.msg.paths+octets > int64(most)*PathOctets
+}
+
+// admitSTARTTLS refuses all that starts like STARTTLS, since some servers look
+// at no more, and STARTTLS itself where the library couldn't look inside.
+func (m *Machine) admitSTARTTLS(l Line, behind bool) Admission {
+	switch {
+	case l.Verb != STARTTLS:
+		return refuseNonsense(500, 5, 5, 2, "Syntax error, command unrecognized")
+	case l.Args:
+		// RFC 3207 section 4: no parameters. Blanks are none (RFC 5321
+		// section 4.1.1).
+		return refuseNonsense(501, 5, 5, 4, "STARTTLS has no parameters")
+	case !m.relay:
+		return Admission{}
+	case m.tls:
+		return refuse(503, 5, 5, 1, "Already running in TLS")
+	case !m.policy.OffersTLS:
+		return refuse(502, 5, 5, 1, "TLS not supported")
+	case m.msg.active || m.auth:
+		return refuse(503, 5, 5, 1, "STARTTLS not allowed after MAIL or AUTH")
+	case behind:
+		// RFC 3207 section 4: nothing may follow STARTTLS before the
+		// handshake. Executed inside TLS, it would be taken for the word
+		// of whoever is at the other end there.
+		return Admission{Do: Refuse, Refusal: BehindSTARTTLS.Refusal(), Reason: BehindSTARTTLS}
+	}
+	return Admission{Do: StartTLS}
+}
+
+// maxChunk is the largest chunk size that every server parses.
+const maxChunk = 1<<32 - 1
+
+// admitBDAT refuses chunks of which it isn't certain that the server reads
+// them before it replies (RFC 3030 section 2): else nobody could tell the
+// chunk from the commands behind it. Codes and texts are go-smtp's.
+func (m *Machine) admitBDAT(l Line) Admission {
+	switch {
+	case l.Size < 0:
+		return Admission{Do: Refuse, Refusal: ChunkSize.Refusal(), Nonsense: true}
+	case m.msg.recipients == 0:
+		return refuse(502, 5, 5, 1, "Missing RCPT TO command.")
+	case l.Size > maxChunk || m.size > 0 && l.Size > m.size-m.msg.octets:
+		return refuse(552, 5, 3, 4, "Max message size exceeded")
+	case l.Size < SmallChunk && int(m.msg.smallChunks) >= m.policy.SmallChunks:
+		return Admission{Do: Refuse, Refusal: tooMany("chunks"), Reason: TooMany}
+	}
+	return Admission{}
+}
+
+// HandMAIL notes that the server gets the MAIL command that has waited for RSET, and
+// returns false if there is none.
+func (m *Machine) HandMAIL() bool {
+	if m.state != Reset {
+		return false
+	}
+	m.executes(Line{Verb: MAIL})
+	return true
+}
+
+// Answer is a reply to a line that the server doesn't get, the hook's or the
+// library's.
+type Answer struct {
+	Line       Line // as the client has sent it
+	Code       int
+	Disconnect bool
+	Next       bool   // the hook asks for the next line
+	Nonsense   bool   // see Admission
+	Reason     Reason // the library ends the connection
+}
+
+// Outcome is what comes of an Answer.
+type Outcome struct {
+	// Instead is what the client gets in the place of the answer, if its Code isn't 0.
+	Instead    Refusal
+	Disconnect bool  // the connection ends with the answer
+	Copies     int   // how often the client gets it
+	Discard    int64 // so many octets of a chunk are dropped before
+	Hold       bool  // the answer may wait for others
+	// Cancels: the server gets Cancel, since its exchange is over.
+	Cancels bool
+	Cleared bool // what there was of a transaction is gone
+}
+
+// Cancel is the line that takes a SASL exchange back (RFC 4954 section 4), and
+// ResetCommand the one that takes a transaction back.
+const (
+	Cancel       = "*"
+	ResetCommand = "RSET"
+)
+
+// Answered notes that the client gets a reply to a line that the server doesn't get.
+func (m *Machine) Answered(a Answer) Outcome {
+	o := Outcome{Disconnect: a.Disconnect, Copies: 1}
+	if a.Nonsense {
+		m.errors.add()
+		if m.errors.exceeds(m.policy.Errors) {
+			o.Instead, o.Disconnect = tooMany("errors"), true
+			a.Code, a.Reason = o.Instead.Code, TooMany
+		}
+	}
+	l := a.Line
+	if l.Verb == BDAT {
+		if l.Size < 0 {
+			// Where the chunk ends is unknown, so what follows can't be
+			// told from it.
+			o.Disconnect, a.Reason = true, ChunkSize
+		}
+		if l.Last && a.Code != 421 {
+			o.Copies = int(m.statusesDue())
+		}
+		if !o.Disconnect {
+			o.Discard = l.Size
+		}
+	}
+	m.end(a.Reason)
+	m.asked = m.asked || a.Next
+	m.statuses = false
+	m.suspect = m.suspect || a.Code != 334 && a.Code != 235 &&
+		(m.state == Response || m.state == OwnResponse || l.Verb.hasAUTH())
+	o.Hold = m.more && l.Verb.mayHold()
+	o.Cleared = m.takeBack(l, a.Code)
+	if o.Discard > 0 {
+		m.msg.chunk = o.Discard
+	}
+
+	next := Command
+	if a.Code == 334 {
+		next = OwnResponse
+	}
+	switch {
+	case o.Disconnect:
+		m.to(Closing)
+	case m.relay && m.state == Response:
+		// RFC 4954 section 4: the exchange is cancelled with "*"; the
+		// client has its answer already.
+		o.Cancels = true
+		m.executes(Line{})
+		m.after = next
+		m.to(Cancelling)
+	case m.relay && o.Discard > 0:
+		m.after = next
+		m.to(DropChunk)
+	default:
+		m.to(next)
+	}
+	return o
+}
+
+// takeBack follows an answer after which the client counts on having no transaction,
+// or the server can't be relied on to have one. It tells whether there was something
+// to forget.
+func (m *Machine) takeBack(l Line, code int) (cleared bool) {
+	switch l.Verb {
+	case BDAT:
+		// A message with a hole must not reach the server's end.
+		return m.refuseChunk(l.Last)
+	case RSET, HELO, EHLO, LHLO:
+		// Behind a 2xx the client counts on having no transaction any more; the
+		// server has it.
+		return code/100 == 2 && m.leaveTransaction()
+	case XCLIENT:
+		return code == 220 && m.leaveTransaction() // likewise
+	}
+	return false
+}
+
+// Dropped notes that n octets of a chunk have been dropped. It returns true if they
+// were the last of a chunk whose command waits for its answer: the client has its turn.
+func (m *Machine) Dropped(n int) (done bool) {
+	m.msg.chunk -= int64(n)
+	if done = m.state == DropChunk && m.msg.chunk <= 0; done {
+		m.to(m.after)
+	}
+	return done
+}

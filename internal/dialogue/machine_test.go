@@ -1,0 +1,286 @@
+package dialogue
+
+import (
+	"slices"
+	"testing"
+)
+
+// at returns a machine that is in one of the table's situations.
+func at(situation string) Machine {
+	s, ok := all[situation]
+	if !ok {
+		panic("there is no situation " + situation)
+	}
+	return s.machine()
+}
+
+// after returns a machine to which inputs have happened.
+func after(situation, way string) Machine {
+	m := at(situation)
+	for _, in := range named(way) {
+		apply(&m, &in)
+	}
+	return m
+}
+
+func TestADialogueBeginsAsItIsTold(t *testing.T) {
+	for _, s := range []Start{
+		{},
+		{Relay: true},
+		{LMTP: true, TLS: true, Auth: true},
+		{Relay: true, Active: true, Recipients: 3},
+	} {
+		m := New(&limits, s)
+		if m.State() != Greeting || m.IsRelay() != s.Relay || m.IsLMTP() != s.LMTP || m.InTLS() != s.TLS || m.auth != s.Auth ||
+			m.msg.active != s.Active || int(m.msg.recipients) != s.Recipients || m.Reason() != NoReason || m.policy != &limits {
+			t.Errorf("%+v: %+v", s, m)
+		}
+	}
+}
+
+func TestWhatAReplyIsNeededFor(t *testing.T) {
+	for _, tt := range []struct {
+		situation           string
+		keywords, recipient bool
+		why                 string
+	}{
+		{"Executing EHLO", true, false, "RFC 5321 section 4.1.1.1"},
+		{"Executing LHLO", true, false, "RFC 2033 section 4.1"},
+		{"Executing HELO", false, false, "HELO has none"},
+		{"Executing RCPT", false, true, "RFC 5321 section 4.1.1.3"},
+		{"Executing MAIL", false, false, "a sender is none"},
+		{"Command, greeted", false, false, "no reply is due"},
+		{"Command, with a recipient", false, false, "likewise"},
+	} {
+		m := at(tt.situation)
+		if m.WantsKeywords() != tt.keywords || m.WantsRecipient() != tt.recipient {
+			t.Errorf("%s: keywords %v, recipient %v (%s)", tt.situation, m.WantsKeywords(), m.WantsRecipient(), tt.why)
+		}
+	}
+	for _, end := range []string{"hang up", "close"} {
+		if m := after("Executing EHLO", end); m.WantsKeywords() {
+			t.Errorf("%s: nobody gets the keywords", end)
+		}
+		if m := after("Executing RCPT", end); m.WantsRecipient() {
+			t.Errorf("%s: nobody gets the recipient", end)
+		}
+	}
+}
+
+func TestHowMuchOfAChunkIsLeft(t *testing.T) {
+	for _, tt := range []struct {
+		situation, way string
+		left           int64
+		last           bool
+		why            string
+	}{
+		{"Chunk", "read", 5, false, "nothing has been read"},
+		{"Chunk", "hand part of chunk", 3, false, "two octets have"},
+		{"Chunk", "hand part of chunk, hand chunk", 0, false, "all has"},
+		{"Chunk, the last in LMTP", "read", 5, true, "it's the last chunk"},
+		{"DropChunk", "drop part", 3, false, "two octets have been dropped"},
+	} {
+		m := after(tt.situation, tt.way)
+		if left, last := m.Chunk(); left != tt.left || last != tt.last {
+			t.Errorf("%s, %s: %d, %v (%s)", tt.situation, tt.way, left, last, tt.why)
+		}
+	}
+}
+
+func TestAnEmptyLastChunkEndsAMessage(t *testing.T) {
+	for _, tt := range []struct {
+		situation, way string
+		want           bool
+		why            string
+	}{
+		{"Command, behind a chunk", "pass BDAT 0 LAST", true, "content has come before"},
+		{"Command, with a recipient", "pass BDAT 0 LAST", false, "none has"},
+		{"Command, behind a chunk", "pass BDAT 5 LAST", false, "the rest comes in the chunk"},
+		{"Command, behind a chunk", "pass BDAT 5, hand chunk", false, "it isn't the last"},
+		{"Command, behind a chunk", "pass NOOP", false, "another command"},
+		{"Command, behind a chunk", "pass BDAT 0 LAST, close", false, "all is over"},
+	} {
+		if m := after(tt.situation, tt.way); m.MayEndInChunk() != tt.want {
+			t.Errorf("%s, %s: %v (%s)", tt.situation, tt.way, m.MayEndInChunk(), tt.why)
+		}
+	}
+}
+
+func TestAReadIsUnderWayUntilTheServerGetsSomething(t *testing.T) {
+	for _, tt := range []struct {
+		situation, way string
+		want           bool
+	}{
+		{"Command", "reply 421", false},
+		{"Command", "read", true},
+		{"Command", "read, answer NOOP 250", true},
+		{"Command", "read, pass NOOP", false},
+		{"Command", "read, pass MAIL with many parameters", true},
+		{"Command", "read, pass NOOP, reply 250", false},
+		{"Command", "read, pass NOOP, read, reply 250", true},
+		{"Command", "read, read fails", false},
+		{"Command, doubtful", "read, pass MAIL", false},
+		{"Command, doubtful", "read, pass MAIL, read, reply 250, hand MAIL", false},
+		{"Response", "read, answer word 550", false},
+		{"OwnResponse", "read, answer word 550", true},
+		{"Content", "read", true},
+		{"Content", "read, hand open", false},
+		{"Content", "read, hand maybe", false},
+		{"Content", "read, hand end", false},
+		{"Content", "hand end, read, hand open", true},
+		{"Chunk", "read", true},
+		{"Chunk", "read, hand part of chunk", false},
+		{"Chunk", "read, hand chunk, hand chunk, read, hand chunk", true},
+		{"ReadOn, all refused", "read, hand end", false},
+	} {
+		if m := after(tt.situation, tt.way); m.IsReading() != tt.want {
+			t.Errorf("%s, %s: %v", tt.situation, tt.way, m.IsReading())
+		}
+	}
+}
+
+func TestAReplyAtAStopIsRememberedUntilTheServerReadsOn(t *testing.T) {
+	for _, tt := range []struct {
+		situation, way string
+		want           bool
+	}{
+		{"MaybeEnd in LMTP", "time up", false},
+		{"MaybeEnd in LMTP", "reply 250", true},
+		{"MaybeEnd in LMTP", "reply 550", true},
+		{"MaybeEnd in LMTP", "reply 250, read", false},
+		{"MaybeEnd in LMTP", "reply 550, read", false},
+		{"Content in LMTP", "reply 550", false},
+		{"ReadOn, all accepted", "hand maybe", true},
+		{"ReadOn, all accepted", "hand open", false},
+		{"ReadOn, all accepted", "hand maybe, read", false},
+	} {
+		if m := after(tt.situation, tt.way); m.IsAtStop() != tt.want {
+			t.Errorf("%s, %s: %v", tt.situation, tt.way, m.IsAtStop())
+		}
+	}
+}
+
+func TestTheNextLineIsTheHooksIfItHasAskedForIt(t *testing.T) {
+	for _, tt := range []struct {
+		why  string
+		ask  func(m *Machine)
+		want bool
+	}{
+		{"passed, and not asked for", func(m *Machine) { m.Passed(Line{Verb: NOOP}, false, false); m.Replied(Reply{Code: 250}) }, false},
+		{"passed", func(m *Machine) { m.Passed(Line{Verb: NOOP}, true, false); m.Replied(Reply{Code: 250}) }, true},
+		{"passed, and refused by the library", func(m *Machine) {
+			m.Passed(Line{Verb: DATA}, true, false)
+			m.Answered(Answer{Line: Line{Verb: DATA}, Code: 503})
+		}, true},
+		{"answered, and not asked for", func(m *Machine) { m.Answered(Answer{Code: 250}) }, false},
+		{"answered", func(m *Machine) { m.Answered(Answer{Code: 250, Next: true}) }, true},
+	} {
+		m := commandTurn(&limits, Start{Relay: true})
+		tt.ask(&m)
+		if turn := m.Begin(NOOP); turn.Asked != tt.want {
+			t.Errorf("%s: %v", tt.why, turn)
+		}
+		if turn := m.Begin(NOOP); turn.Asked {
+			t.Errorf("%s: and the one behind it", tt.why)
+		}
+	}
+}
+
+func TestBehindAFailedAUTHUnknownCommandsMayBeSecrets(t *testing.T) {
+	for _, tt := range []struct {
+		why   string
+		verbs []Verb
+		want  []bool
+	}{
+		{"an unknown verb", []Verb{Other}, []bool{true}},
+		{"no verb", []Verb{NoVerb}, []bool{true}},
+		{"a misspelt AUTH", []Verb{LikeAUTH}, []bool{true}},
+		{"a known verb, and what is behind it", []Verb{NOOP, Other}, []bool{false, false}},
+		{"two lines of what may be a password", []Verb{Other, NoVerb, Other}, []bool{true, true, true}},
+		{"up to the next known verb", []Verb{Other, EHLO, Other}, []bool{true, false, false}},
+	} {
+		m := after("Command", "answer AUTH x 550")
+		var got []bool
+		for _, v := range tt.verbs {
+			got = append(got, m.Begin(v).Secret)
+		}
+		if !slices.Equal(got, tt.want) {
+			t.Errorf("%s: %v", tt.why, got)
+		}
+	}
+	// A line of the next exchange is shown for what it is.
+	if m := after("Command", "answer AUTH x 550, pass AUTH x, reply 334"); m.Begin(NoVerb).Secret {
+		t.Error("a line of an exchange")
+	}
+	for _, tt := range []struct{ situation, way string }{{"Handover", "TLS starts, reply 220"}, {"Executing XCLIENT", "reply 220"}} {
+		m := at(tt.situation)
+		m.suspect = true
+		for _, in := range named(tt.way) {
+			in.do(&m)
+		}
+		if m.Begin(Other).Secret {
+			t.Errorf("%s: another dialogue has begun", tt.way)
+		}
+	}
+}
+
+func TestA235CompletesAnExchangeThatIsKnown(t *testing.T) {
+	m := at("Executing AUTH")
+	if step := m.Replied(Reply{Code: 235, NoMechanism: true}); step.News != NoNews || m.auth || !m.suspect {
+		t.Errorf("%v: authenticated %v, suspect %v", step, m.auth, m.suspect)
+	}
+}
+
+func TestTLSForgetsAllThatWasKnown(t *testing.T) {
+	m := at("Handover")
+	m.lmtp, m.auth, m.size, m.suspect, m.asked, m.msg.doubtful = true, true, 10, true, true, true
+	want := New(&limits, Start{Relay: true, TLS: true})
+	want.state = Regreeting
+	if m.StartedTLS(); m != want {
+		t.Errorf("%+v, want %+v", m, want)
+	}
+	// A server that shakes hands by itself goes on behind its greeting.
+	m = at("Command, with a recipient, no relay")
+	if m.StartedTLS(); m.state != Command || !m.tls || m.msg != (message{}) {
+		t.Errorf("%+v", m)
+	}
+}
+
+func TestAUTHIsHeldBackWhereNobodyElseCanProtectIt(t *testing.T) {
+	for _, tt := range []struct {
+		why    string
+		policy Policy
+		start  Start
+		tls    bool
+		want   bool
+	}{
+		{"a server behind the library doesn't know of TLS", Policy{ProtectAUTH: true}, Start{Relay: true}, false, true},
+		{"one that speaks for itself does", Policy{ProtectAUTH: true}, Start{}, false, false},
+		{"inside TLS", Policy{ProtectAUTH: true}, Start{Relay: true, TLS: true}, false, false},
+		{"inside TLS from the start", Policy{ProtectAUTH: true}, Start{Relay: true}, true, false},
+		{"nobody wants it", Policy{}, Start{Relay: true}, false, false},
+	} {
+		m := New(&tt.policy, tt.start)
+		if tt.tls {
+			m.Secured()
+		}
+		if m.HoldsAUTH() != tt.want || m.InTLS() != (tt.tls || tt.start.TLS) {
+			t.Errorf("%s: held back %v, in TLS %v", tt.why, m.HoldsAUTH(), m.InTLS())
+		}
+	}
+}
+
+func TestTheStatesHaveNamesAndKinds(t *testing.T) {
+	owes := []State{Greeting, Regreeting, Executing, Cancelling, Resetting, End}
+	sasl := []State{Response, OwnResponse, StrayResponse}
+	seen := map[string]bool{}
+	for s := range State(states) {
+		if s.String() == "" || seen[s.String()] {
+			t.Errorf("state %d is called %q", s, s)
+		}
+		seen[s.String()] = true
+		if s.OwesReply() != slices.Contains(owes, s) || s.IsSASL() != slices.Contains(sasl, s) || s.IsOver() != (s == Closing || s == Over) {
+			t.Errorf("%v: owes a reply %v, SASL %v, over %v", s, s.OwesReply(), s.IsSASL(), s.IsOver())
+		}
+	}
+}

@@ -1,0 +1,57 @@
+package smtpproxy
+
+import (
+	"testing"
+	"unsafe"
+
+	"github.com/seed3262c777/smtpproxy/internal/dialogue"
+)
+
+// This file is what only the inside shows: what is kept of a connection, and its size.
+
+// Go allocates in sizes of its own: 192, 208, 224, 240, 256, 288, 320, 352 octets and so
+// on. One field too many, and each idle connection takes the next larger one. Most connections are idle
+// most of the time.
+func TestAnIdleConnectionTakesNoMoreThanTheSizesOfItsParts(t *testing.T) {
+	if unsafe.Sizeof(uintptr(0)) != 8 {
+		t.Skip("sizes are those of a 64-bit system")
+	}
+	for _, part := range []struct {
+		what       string
+		size, most uintptr
+	}{
+		{"conn", unsafe.Sizeof(conn{}), 320},
+		{"Session", unsafe.Sizeof(Session{}), 352},
+		// There in a transaction.
+		{"Transaction", unsafe.Sizeof(Transaction{}), 208},
+	} {
+		if part.size > part.most {
+			t.Errorf("%s has %d octets, more than %d", part.what, part.size, part.most)
+		}
+	}
+}
+
+func TestNothingIsKeptOfAMAILThatHasWaitedForRSET(t *testing.T) {
+	s := newSession(new(Proxy).config(), facts{}, (&Transaction{Active: true}).known(), true)
+	s.Replied(220)
+	for _, line := range []string{"EHLO a.example", "NOOP"} {
+		s.Command(t.Context(), line)
+		s.Replied(501) // which leaves in doubt whether there is a transaction
+	}
+	var d decision
+	s.decide(t.Context(), "MAIL FROM:<a@b>", &d)
+	if d.pass.Command != dialogue.ResetCommand {
+		t.Fatalf("the server gets %q, it isn't reset", d.pass.Command)
+	}
+	s.Replied(250)
+	if !s.m.HandMAIL() || s.line != "MAIL FROM:<a@b>" {
+		t.Fatalf("then it gets %q", s.line)
+	}
+	s.Replied(550)
+	if s.line != "" {
+		t.Errorf("kept: %q", s.line)
+	}
+	if s.decide(t.Context(), "MAIL FROM:<a@b>", &d); d.pass.Command != "MAIL FROM:<a@b>" {
+		t.Errorf("reset once more: %q", d.pass.Command)
+	}
+}

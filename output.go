@@ -1,0 +1,114 @@
+package smtpproxy
+
+import (
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/seed3262c777/smtpproxy/internal/buffer"
+	"github.com/seed3262c777/smtpproxy/internal/timed"
+	"github.com/seed3262c777/smtpproxy/internal/wire"
+)
+
+// output is what the client gets: replies, cut out of what the server writes or given
+// by hook and library, held together and sent once.
+type output struct {
+	writing sync.Mutex    // the token of who writes to the client; guards what follows
+	reply   wire.Reply    // of the server's, as far as it is written
+	partial buffer.Buffer // likewise
+	held    buffer.Buffer // replies that wait for others
+	// kept are replies of the server's that the client gets later: those to a
+	// message before its end, or a greeting that isn't 220 after STARTTLS.
+	kept    buffer.Buffer
+	timer   *time.Timer // sends what is held
+	ticking bool        // timer runs
+	failed  bool        // a reply couldn't be sent, or not as a whole
+	lost    bool        // what the server writes is no dialogue any more
+
+	holds atomic.Bool // there is something in held: for who hasn't the token
+}
+
+// next cuts the next reply off b, which begins with what is in partial. It returns
+// nothing, and keeps b, if the reply isn't complete.
+func (o *output) next(b []byte, limit int) (reply []byte, code int, err error) {
+	n, code, err := o.reply.Next(b)
+	switch {
+	case err != nil, n > limit, n == 0 && len(b) > limit:
+		return nil, 0, wire.ErrReply
+	case n > 0:
+		return b[:n], code, nil
+	case o.partial.Len() > 0:
+		o.partial.Skip(o.partial.Len() - len(b)) // b is its end
+	default:
+		o.partial.Put(b)
+	}
+	return nil, 0, nil
+}
+
+// send writes a reply to the client, or holds it, so that the replies to a group of
+// commands leave together. It returns true if what is held needs the timer.
+func (o *output) send(client *timed.Conn, reply []byte, hold bool) (err error) {
+	if hold && o.held.Len()+len(reply) <= maxHeld {
+		o.held.Put(reply)
+		o.holds.Store(true)
+		return nil
+	}
+	if o.held.Len() == 0 {
+		return o.write(client, reply)
+	}
+	o.held.Put(reply)
+	return o.sendHeld(client)
+}
+
+// sendHeld sends what is held.
+func (o *output) sendHeld(client *timed.Conn) error {
+	err := o.write(client, o.held.Held())
+	o.held.Release()
+	o.holds.Store(false)
+	return err
+}
+
+// write sends b to the client. Behind a reply that can't be sent comes none: the next
+// one would be taken for it, or for its end.
+func (o *output) write(client *timed.Conn, b []byte) error {
+	if o.failed {
+		return net.ErrClosed
+	}
+	_, err := client.Write(b)
+	o.failed = err != nil
+	return err
+}
+
+// startTimer sees to it that no reply is held for long, however slow the hook
+// or the server is with the next. A timer that runs already will do: it costs
+// as much as a system call to start one.
+func (o *output) startTimer(timeUp func()) {
+	switch {
+	case o.ticking:
+		return
+	case o.timer == nil:
+		o.timer = time.AfterFunc(holdTime, timeUp)
+	default:
+		o.timer.Reset(holdTime)
+	}
+	o.ticking = true
+}
+
+// close sends the last word, if that takes no time to speak of: what is held, and, if
+// the client hasn't had the greeting yet, that. Replies to a message that the server
+// hasn't got are none.
+func (o *output) close(client *timed.Conn, postponed bool) {
+	if postponed {
+		o.held.Put(o.kept.Held())
+	}
+	o.kept.Release()
+	if o.held.Len() > 0 && !o.failed {
+		client.LimitWrite(closeTime)
+		client.Write(o.held.Held())
+	}
+	o.held.Release()
+	if o.timer != nil {
+		o.timer.Stop()
+	}
+}

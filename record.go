@@ -1,0 +1,147 @@
+package smtpproxy
+
+import (
+	"log/slog"
+	"runtime/debug"
+	"strings"
+
+	"github.com/seed3262c777/smtpproxy/internal/address"
+	"github.com/seed3262c777/smtpproxy/internal/ascii"
+	"github.com/seed3262c777/smtpproxy/internal/dialogue"
+	"github.com/seed3262c777/smtpproxy/internal/sasl"
+)
+
+// This file is what a session writes down of the server's replies: names, paths and
+// parameters. Where the dialogue is at, its machine knows.
+
+// replied lets a reply of the server's move the session; accepted is what beforeReply
+// returned. lines are needed of a reply to EHLO or LHLO only; if the client has to
+// get others, they are returned, and lines used for them. Its caller holds s.mu.
+func (s *Session) replied(code int, accepted *Recipient, lines []string) (step dialogue.Step, others []string) {
+	reply := dialogue.Reply{Code: code, NoMechanism: s.exchange == nil}
+	if code == 250 && s.m.WantsKeywords() {
+		reply.Size = sizeKeyword(lines)
+		if s.m.IsRelay() {
+			others = s.offered(lines)
+		}
+	}
+	step = s.m.Replied(reply)
+	s.record(step.News, accepted)
+	s.moved(false)
+	return step, others
+}
+
+// record writes down what a reply tells.
+func (s *Session) record(news dialogue.News, accepted *Recipient) {
+	switch news {
+	case dialogue.Greeted:
+		name, _ := dialogue.VerbOf(s.line)
+		s.conn.helo = HELO{name, hostOf(s.line)}
+		s.txn = transaction{}
+	case dialogue.Opened:
+		s.txn.open(s.line)
+	case dialogue.Added:
+		s.txn.add(accepted)
+	case dialogue.Cleared:
+		s.txn = transaction{}
+	case dialogue.Authenticated:
+		s.conn.authenticate(Auth{s.exchange.Mechanism, s.exchange.Username()})
+	case dialogue.Anew:
+		s.conn.helo = HELO{}
+		if s.conn.secure != nil {
+			s.conn.secure.auth = Auth{}
+		}
+		if s.txn.get().Active {
+			s.txn = transaction{}
+		}
+	}
+	switch s.m.State() {
+	case dialogue.Executing, dialogue.Resetting, dialogue.Reset:
+		// The command is still to come, or to be replied to.
+	case dialogue.Response:
+		// The exchange goes on.
+	default:
+		s.line, s.exchange = "", nil
+	}
+}
+
+// moved follows what has moved the machine. cleared tells that what there was of a
+// transaction is gone. Its caller holds s.mu.
+func (s *Session) moved(cleared bool) {
+	if cleared {
+		s.txn = transaction{}
+	}
+	if s.m.State().IsOver() {
+		s.ctx.end()
+	}
+}
+
+// startedTLS follows a handshake. Its caller holds s.mu.
+func (s *Session) startedTLS(t TLS) {
+	if s.m.State().IsOver() {
+		return
+	}
+	s.m.StartedTLS()
+	s.conn.helo, s.conn.secure = HELO{}, &secure{tls: t}
+	s.line, s.exchange = "", nil
+	s.txn = transaction{}
+}
+
+// beforeReply returns the recipient that a reply with the code accepts, nil if it
+// doesn't, and whether the reply is the greeting. It calls Proxy.TransportID, so its
+// caller holds no lock.
+func (s *Session) beforeReply(code int) (accepted *Recipient, greets bool) {
+	s.mu.Lock()
+	line, rcpt, greets := s.line, s.m.WantsRecipient(), s.m.State() == dialogue.Greeting
+	s.mu.Unlock()
+	if !rcpt || code/100 != 2 {
+		return nil, greets
+	}
+	r := new(Recipient)
+	path, params, unparsed := address.Rcpt(line)
+	r.Address, r.Recipient = Address{path.Local, path.Domain}, path.Mailbox
+	r.Params, r.Unparsed = Params{params}, unparsed
+	if s.cfg.TransportID != nil {
+		r.TransportID = s.transportID(*r)
+	}
+	return r, greets
+}
+
+// transportID calls Proxy.TransportID. A panic gives none: it would end the
+// process, from within the server's Write.
+func (s *Session) transportID(r Recipient) (id string) {
+	conn := s.Connection()
+	defer func() {
+		if v := recover(); v != nil {
+			s.log(slog.LevelError, "smtpproxy: TransportID panicked",
+				slog.Any("panic", v), slog.String("stack", string(debug.Stack())))
+		}
+	}()
+	return s.cfg.TransportID(conn, r)
+}
+
+// hostOf returns the argument of HELO: a part of the line, or a copy if it is so little
+// of it that it would keep much for nothing.
+func hostOf(line string) string {
+	host := strings.TrimSpace(dialogue.ArgsOf(line))
+	if len(line) > 2*len(host)+64 {
+		host = strings.Clone(host)
+	}
+	return host
+}
+
+// beginExchange follows the SASL exchange of an AUTH command with these arguments. It
+// returns nil without a mechanism.
+func beginExchange(args string) *sasl.Exchange {
+	// Servers split at all kinds of white space. What isn't split off here could be a
+	// password that ends up as a mechanism.
+	words := strings.Fields(args)
+	if len(words) == 0 {
+		return nil
+	}
+	x := sasl.Observe(ascii.ToUpper(words[0]))
+	if len(words) > 1 {
+		x.Response(words[1])
+	}
+	return x
+}
