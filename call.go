@@ -264,9 +264,7 @@ func checkCommand(line string, q *call, lmtp bool) error {
 func (s *Session) logFailure(f Failure) {
 	attrs := []slog.Attr{
 		slog.Any("command", f.Command),
-		// fmt bears with an Error method that panics, as that of a nil
-		// pointer in an error may: this is within the server's Read.
-		slog.String("error", scrub(fmt.Sprint(f.Err), f.Command)),
+		slog.String("error", f.masked()),
 	}
 	if f.Stack != nil {
 		attrs = append(attrs, slog.String("stack", string(f.Stack)))

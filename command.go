@@ -1,9 +1,13 @@
 package smtpproxy
 
 import (
+	"fmt"
+	"io"
 	"log/slog"
+	"strings"
 
 	"github.com/seed3262c777/smtpproxy/internal/dialogue"
+	"github.com/seed3262c777/smtpproxy/internal/secret"
 )
 
 // Command is one line from the client, as it came, without its line end. It is
@@ -53,6 +57,41 @@ func (c Command) Args() string {
 	return dialogue.ArgsOf(c.Line)
 }
 
+// String returns the line with credentials masked, quoted as needed to be one
+// line of printable characters. Masked are
+//   - each line of a SASL exchange;
+//   - what stands behind a first word that begins with AUTH, well-formed or not,
+//     or is PASS, PASSWORD, LOGIN or APOP, but for the name of a SASL mechanism
+//     behind AUTH. One that isn't registered or in wide use is masked, too, since
+//     it could be a response that was sent without a mechanism;
+//   - the same where another word stands before, which is no SMTP command: as in
+//     IMAP's "a1 LOGIN alice secret";
+//   - a line with an unknown verb after an AUTH that failed, which may be a
+//     password sent in vain.
+func (c Command) String() string {
+	return secret.Printable(c.masked())
+}
+
+// GoString returns the command as a Go expression, masked as String does. It
+// implements fmt.GoStringer.
+func (c Command) GoString() string {
+	var b strings.Builder
+	b.WriteString("smtpproxy.Command{Line:")
+	b.WriteString(secret.Quoted(c.masked()))
+	if c.SASL {
+		b.WriteString(", SASL:true")
+	}
+	if c.Pipelined {
+		b.WriteString(", Pipelined:true")
+	}
+	b.WriteString("}")
+	return b.String()
+}
+
+// Format formats what String returns, and GoString for %#v, so that no verb
+// shows a credential. It implements fmt.Formatter.
+func (c Command) Format(f fmt.State, verb rune) { format(f, verb, c.String, c.GoString) }
+
 // LogValue returns what String returns. It implements slog.LogValuer.
 func (c Command) LogValue() slog.Value {
 	return slog.StringValue(c.String())
@@ -77,4 +116,36 @@ func (c Command) MustBeLast() bool {
 		return true
 	}
 	return false
+}
+
+// masked returns the line with the mask in the place of credentials.
+func (c Command) masked() string {
+	shown, _, masked := c.split()
+	if !masked {
+		return c.Line
+	}
+	return shown + secret.Mask
+}
+
+// split splits the line into what may be shown and what may be a secret, which is
+// there if masked is true.
+func (c Command) split() (shown, hidden string, masked bool) {
+	switch {
+	case c.SASL && c.Line == "*":
+		// The client's cancel (RFC 4954 section 4) is no secret.
+		return c.Line, "", false
+	case c.SASL, c.secret:
+		return "", c.Line, true
+	}
+	shown, hidden = secret.Split(c.Line)
+	return shown, hidden, hidden != ""
+}
+
+// format formats a text as fmt formats a string, and for %#v another one.
+func format(s fmt.State, verb rune, text, goSyntax func() string) {
+	if verb == 'v' && s.Flag('#') {
+		io.WriteString(s, goSyntax())
+		return
+	}
+	fmt.Fprintf(s, fmt.FormatString(s, verb), text())
 }

@@ -32,7 +32,11 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"strconv"
+	"strings"
 	"time"
+
+	"github.com/seed3262c777/smtpproxy/internal/secret"
 )
 
 // Hook decides about commands.
@@ -318,6 +322,37 @@ func (f Failure) Error() string { return f.Err.Error() }
 // Unwrap returns Err.
 func (f Failure) Unwrap() error { return f.Err }
 
+// GoString returns the failure as a Go expression. The command is masked, and
+// in the text of Err what is masked in the command. It implements
+// fmt.GoStringer.
+func (f Failure) GoString() string {
+	var b strings.Builder
+	b.WriteString("smtpproxy.Failure{Err:")
+	if f.Err == nil {
+		b.WriteString("nil")
+	} else {
+		fmt.Fprintf(&b, "errors.New(%q)", f.masked())
+	}
+	if f.Stack != nil {
+		fmt.Fprintf(&b, ", Stack:[]byte(%q)", f.Stack)
+	}
+	fmt.Fprintf(&b, ", Command:%#v}", f.Command)
+	return b.String()
+}
+
+// Format formats what Error returns, and GoString for %#v. It implements
+// fmt.Formatter.
+func (f Failure) Format(s fmt.State, verb rune) { format(s, verb, f.Error, f.GoString) }
+
+// masked returns the text of Err with the mask in the place of what is masked in the
+// command.
+func (f Failure) masked() string {
+	_, hidden, _ := f.Command.split()
+	// fmt bears with an Error method that panics, as that of a nil pointer in an
+	// error may: the log is written within the server's Read.
+	return secret.Scrub(fmt.Sprint(f.Err), hidden)
+}
+
 // panicError keeps a panic's value, so that errors.As finds an error in it.
 type panicError struct{ value any }
 
@@ -328,4 +363,10 @@ func (e panicError) Unwrap() []error {
 		return []error{ErrHookPanic, err}
 	}
 	return []error{ErrHookPanic}
+}
+
+// Format formats what Error returns: the value could be a Command, which fmt
+// would not ask how to print it here.
+func (e panicError) Format(s fmt.State, verb rune) {
+	format(s, verb, e.Error, func() string { return "errors.New(" + strconv.Quote(e.Error()) + ")" })
 }
