@@ -200,7 +200,7 @@ func (s *Session) check(hooks Decision, q *call, d *decision) error {
 }
 
 func (s *Session) checkReply(r Reply, q *call, d *decision) error {
-	d.kind, d.reply = replied, r.filled(q.verb)
+	d.kind, d.reply = toClient, r.filled(q.verb)
 	return d.reply.validate(q.verb, s.isLMTP())
 }
 

@@ -42,12 +42,13 @@ func (p *Proxy) Validate() error {
 type config struct {
 	Proxy
 	limits
-	policy   dialogue.Policy
-	verbs    []string    // Commands in upper case
-	startTLS *tls.Config // TLSConfig as it is after STARTTLS
-	log      *slog.Logger
-	level    slog.Level // of what log gets, at least
-	invalid  error      // what is wrong with it
+	policy dialogue.Policy
+	verbs  []string // Commands in upper case
+	// afterSTARTTLS is TLSConfig as it is there.
+	afterSTARTTLS *tls.Config
+	log           *slog.Logger
+	level         slog.Level // of what log gets, at least
+	invalid       error      // what is wrong with it
 
 	warned [warnings]atomic.Int32
 	news   atomic.Bool // there are warnings to log
@@ -66,9 +67,9 @@ func (p *Proxy) config() *config {
 	if cfg.log == nil {
 		cfg.log, cfg.level = slog.Default(), slog.LevelWarn
 	}
-	cfg.startTLS = cfg.TLSConfig
+	cfg.afterSTARTTLS = cfg.TLSConfig
 	if cfg.TLSConfig != nil && !cfg.SessionTickets {
-		cfg.startTLS = withoutTickets(cfg.TLSConfig)
+		cfg.afterSTARTTLS = withoutTickets(cfg.TLSConfig)
 	}
 	return cfg
 }

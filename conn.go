@@ -23,8 +23,9 @@ import (
 // There is one lock for state, s.mu: of the machine, of what the session has written
 // down, of the clock that client is, and of waits and to. It is held for a moment, and
 // never while anybody reads, writes or runs user code. Two tokens are held during I/O:
-// in.reading by a Read, out.writing by whoever writes to the client. Who takes several
-// takes them in the order in.reading, out.writing, s.mu. Close waits for neither token.
+// in.reading by a Read, out.writing by whoever writes to the client. Who waits for
+// several takes them in the order in.reading, out.writing, s.mu; talksEarly, which has
+// out.writing, only tries whether in.reading is free. Close waits for neither token.
 type conn struct {
 	s      *Session
 	l      *listener
@@ -96,8 +97,8 @@ func (c *conn) SetDeadline(t time.Time) error {
 	return c.SetWriteDeadline(t)
 }
 
-// SetReadDeadline implements net.Conn. Time that a hook takes does not count,
-// and after a command that the server didn't get to see the time starts anew.
+// SetReadDeadline implements net.Conn. Time that a hook takes does not count, and
+// behind a line that the hook has answered the client's time starts anew.
 func (c *conn) SetReadDeadline(t time.Time) error {
 	if c.closed.Load() {
 		return net.ErrClosed
@@ -160,7 +161,8 @@ func (c *conn) Write(p []byte) (int, error) {
 
 // Close implements net.Conn. It interrupts Read, Write and the hook, which
 // sees its Context done. What has been held back is sent, if that takes no
-// time to speak of.
+// time to speak of. Where the client goes on elsewhere, only the server is through
+// with this connection: the handover goes on.
 func (c *conn) Close() error {
 	if c.closed.Swap(true) {
 		return nil
@@ -222,11 +224,11 @@ func (c *conn) readFailed() {
 	c.stirWrite()
 }
 
-// isOver tells whether the dialogue is.
-func (c *conn) isOver() bool {
+// hasEnded tells whether the dialogue is.
+func (c *conn) hasEnded() bool {
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()
-	return c.s.m.State().IsOver()
+	return c.s.m.State().HasEnded()
 }
 
 // hangUp ends the connection with a reply.
@@ -240,7 +242,7 @@ func (c *conn) hangUp(why dialogue.Reason) {
 
 // fail ends the connection where it isn't known how far it has come.
 func (c *conn) fail() {
-	if c.client.Begun() && !c.client.IsHandedOver() {
+	if c.client.Begun() && !c.client.IsDetached() {
 		c.respond(failureReply, 1, false)
 	}
 	c.client.Close()

@@ -18,7 +18,7 @@ import (
 type content struct {
 	dropped  int32        // octets of a message that is refused
 	line     int32        // octets of a line that the server has got, with MaxTextLine
-	ends     wire.Content // where some server may see the end
+	dialects wire.Content // where some server may see the end
 	strict   wire.Strict  // where the end is by the letter of RFC 5321, if looksAtContent
 	complete bool         // strict has seen it
 }
@@ -43,7 +43,7 @@ func (c *conn) fill() {
 func (c *conn) relayContent(p []byte) (int, error) {
 	for {
 		held := c.in.ahead.Held()
-		n, stop := c.in.content.ends.Next(held, c.s.cfg.piece(held, len(p)))
+		n, stop := c.in.content.dialects.Next(held, c.s.cfg.piece(held, len(p)))
 		if n > 0 {
 			return c.handContent(p, held, n, stop), nil
 		}
@@ -82,7 +82,7 @@ func (c *conn) handContent(p, held []byte, n int, stop wire.Stop) int {
 	c.s.mu.Lock()
 	h := c.s.m.Handed(stop)
 	if stop != wire.Open {
-		c.s.m.Looked(bytes.IndexByte(held[n:], '\n') >= 0)
+		c.s.m.SentAhead(bytes.IndexByte(held[n:], '\n') >= 0)
 	}
 	c.s.moved(h.Cleared)
 	c.stirWrite()
@@ -119,7 +119,7 @@ func (c *conn) contentError() error {
 // relayChunk gives the server octets of a BDAT chunk.
 func (c *conn) relayChunk(p []byte) (n int, err error) {
 	c.s.mu.Lock()
-	left, last := c.s.m.Chunk()
+	left, last := c.s.m.ChunkLeft()
 	binary := c.s.txn.isBinary()
 	c.s.mu.Unlock()
 	p = p[:min(int64(len(p)), left)]
@@ -140,7 +140,7 @@ func (c *conn) relayChunk(p []byte) (n int, err error) {
 	more := c.in.hasLine()
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()
-	c.s.m.Looked(more)
+	c.s.m.SentAhead(more)
 	if refused {
 		c.s.m.Dropped(n)
 		return 0, nil
@@ -151,8 +151,9 @@ func (c *conn) relayChunk(p []byte) (n int, err error) {
 	return n, nil
 }
 
-// beginsMessage notes that the content of a message comes next, in chunks.
-func (c *conn) beginsMessage() {
+// beginMessage notes that the content of a message comes next, behind 354 or in chunks.
+// No Read uses what was there of another message.
+func (c *conn) beginMessage() {
 	c.in.content = content{}
 	c.client.StartPace()
 }
@@ -189,15 +190,15 @@ func (c *conn) dropChunk() error {
 		return c.in.readError()
 	}
 	c.s.mu.Lock()
-	left, _ := c.s.m.Chunk()
+	left, _ := c.s.m.ChunkLeft()
 	n := int(min(int64(len(held)), left))
 	c.in.ahead.Skip(n)
 	done := c.s.m.Dropped(n)
-	c.s.m.Looked(c.in.hasLine())
+	c.s.m.SentAhead(c.in.hasLine())
 	c.s.mu.Unlock()
 	if done {
-		a := c.in.answer
-		c.in.answer = nil
+		a := c.in.late
+		c.in.late = nil
 		if a.renews {
 			c.client.RenewRead()
 		}
@@ -208,6 +209,8 @@ func (c *conn) dropChunk() error {
 
 // looksAtContent tells whether a message may be refused for its content: for a bare CR
 // or LF (Proxy.RejectBareNewlines), or for a line that is too long (Proxy.MaxTextLine).
+// It must name each cause of refusal, since only then is content followed by the letter
+// of RFC 5321, and with that to the end up to which a refused message is dropped.
 func (c *config) looksAtContent() bool { return c.RejectBareNewlines || c.MaxTextLine > 0 }
 
 // refusal returns why a message is refused for held[:n], the content that the server

@@ -19,20 +19,20 @@ import (
 // It is handed down by a pointer, and so are calls: a connection's goroutine keeps
 // the stack that its deepest call needed.
 type decision struct {
-	// Set by who wants the decision, if there is a connection:
-	clock  *timed.Conn // stands still while the hook has the line
-	behind behind      // the line
+	// What the connection knows, where there is one:
+	clock  *timed.Conn // the client's time, which stands still while the hook has the line
+	behind behind      // what the client has sent behind the line
 
 	kind     kind
-	library  bool // it is the library that refuses
-	nonsense bool // likewise, since no server would know what to do with the line
-	begins   bool // content of a message comes next, and none has come before
-	hold     bool // reply may wait for others
+	library  bool // the library has refused the line, not the hook
+	nonsense bool // the library has refused it since no server would know what to do with it
+	begins   bool // the content of a message comes next, and none of it has come before
+	hold     bool // reply may wait for other replies, to leave together with them
 
 	why     dialogue.Reason // the library ends the connection
 	copies  uint32          // how often reply is sent
 	discard int64           // octets to drop before
-	reply   Reply           // filled in; of replied
+	reply   Reply           // filled in; of toClient
 	pass    Pass            // its Command is what the server gets next, if anything
 }
 
@@ -40,16 +40,16 @@ type decision struct {
 type kind uint8
 
 const (
-	passed    kind = iota // the server gets pass
-	replied               // the client gets reply, and the server perhaps pass
-	startsTLS             // the library shakes hands with the client
-	tooLate               // the session was over before the decision
+	toServer kind = iota // the server gets pass
+	toClient             // the client gets reply, and the server perhaps pass
+	startTLS             // the library shakes hands with the client
+	tooLate              // the session was over before the decision
 )
 
 // answer makes it a reply.
 //
 //go:noinline
-func (d *decision) answer(r *Reply) { *d = decision{kind: replied, reply: r.filled(dialogue.NoVerb)} }
+func (d *decision) answer(r *Reply) { *d = decision{kind: toClient, reply: r.filled(dialogue.NoVerb)} }
 
 // refuse makes it a refusal of the library's own.
 //
@@ -120,7 +120,7 @@ func (s *Session) beginCall(q *call, clock *timed.Conn) {
 		clock.PauseLocked()
 	}
 	turn := s.m.Begin(verb)
-	s.m.Looked(q.behind == lineBehind)
+	s.m.SentAhead(q.behind == lineBehind)
 	q.cmd.SASL, q.cmd.secret = turn.SASL, turn.Secret
 	if turn.SASL {
 		name, verb = "", dialogue.NoVerb
@@ -143,7 +143,7 @@ func (s *Session) beginCall(q *call, clock *timed.Conn) {
 func (s *Session) settle(q *call, d *decision) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.m.State().IsOver() {
+	if s.m.State().HasEnded() {
 		// It was closed meanwhile, or was before.
 		d.fail()
 		d.kind, d.copies = tooLate, 1
@@ -152,17 +152,17 @@ func (s *Session) settle(q *call, d *decision) {
 	if q.verb == dialogue.HTTP {
 		// A browser can be made to send a request to any port, with lines in it
 		// that look like commands.
-		if d.kind == passed {
+		if d.kind == toServer {
 			r := dialogue.HTTPRequest.Refusal()
 			d.refuse(&r)
 		}
 		d.reply.Disconnect = true
 		d.why = dialogue.HTTPRequest
 	}
-	if d.kind == passed {
+	if d.kind == toServer {
 		s.pass(q, d)
 	}
-	if d.kind == replied {
+	if d.kind == toClient {
 		s.answered(q, d)
 	}
 }
@@ -190,7 +190,7 @@ func (s *Session) pass(q *call, d *decision) {
 		d.nonsense, d.why = a.Nonsense, a.Reason
 		return
 	case dialogue.StartTLS:
-		d.kind = startsTLS
+		d.kind = startTLS
 		return
 	case dialogue.ResetFirst:
 		if s.m.IsRelay() {

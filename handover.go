@@ -18,7 +18,7 @@ import (
 //   - The old connection tells the server of its end, and is closed by it. That closes
 //     nothing, but puts the handover into the listener's queue.
 //   - Accept takes it out and returns the fresh connection, which has the same Session.
-//     Its greeting is not for the client, which has had one.
+//     The server greets there; the client doesn't get that greeting, as it has had one.
 //   - If that takes too long, or the listener is closed, the client is turned away.
 type handover struct {
 	fresh   *conn
@@ -30,7 +30,7 @@ type handover struct {
 func (c *conn) startTLS() {
 	if c.l.isClosed() {
 		c.s.mu.Lock()
-		r := c.s.m.TLSUnavailable()
+		r := c.s.m.TLSRefused()
 		c.s.mu.Unlock()
 		c.respond(replyOf(r), 1, false)
 		return
@@ -39,11 +39,11 @@ func (c *conn) startTLS() {
 	// no reply.
 	c.out.writing.Lock()
 	c.client.RenewWrite()
-	c.client.HandOver()
+	c.client.Detach()
 	c.send(replyOf(dialogue.ReadyForTLS).appendTo(nil), false)
 	c.out.writing.Unlock()
 
-	tc := tls.Server(c.client.Release(), c.s.cfg.startTLS)
+	tc := tls.Server(c.client.Release(), c.s.cfg.afterSTARTTLS)
 	t, err := c.s.shakeHands(tc)
 	if err != nil {
 		// Nothing is sent in plaintext after the 220.

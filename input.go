@@ -12,32 +12,36 @@ import (
 
 // input is what the client sends: lines, content, and what is dropped of both.
 type input struct {
-	reading sync.Mutex    // the token of who reads from the client; guards what follows
+	// reading is the token of who reads from the client. It guards what follows, but
+	// for content where a message begins.
+	reading sync.Mutex
 	ahead   buffer.Buffer // what the client has sent ahead
 	err     error         // why nothing will be added to ahead
 	// rest is the end of the last line, which did not fit into the slice of the
 	// server's Read. The next Read returns it first.
 	rest    buffer.Buffer
 	content content
-	answer  *answer // to a command whose chunk is dropped before
+	late    *lateAnswer
 }
 
-// answer is a reply to a line that the server doesn't get.
-type answer struct {
+// lateAnswer is the answer to a BDAT command that the server doesn't get, when its chunk
+// is dropped (RFC 3030 section 2).
+type lateAnswer struct {
 	reply  Reply
 	copies int
 	renews bool // the reply gives the client its full time
 }
 
-// The errors of nextLine, with which the connection ends.
+// The errors of cutLine, with which the connection ends.
 var (
 	errClientHello = errors.New("smtpproxy: TLS without STARTTLS")
 	errLineTooLong = errors.New("smtpproxy: line too long")
 )
 
-// cutLine cuts the client's next line off what is held of it, and returns it without
-// its line end, CRLF or LF. With its line end, it has limit octets at most. It returns
-// false if there is none yet.
+// cutLine cuts the client's next line off held, which is all that there is of what the
+// client has sent: in the server's own slice if inP, else in in.ahead. It returns the
+// line without its line end, CRLF or LF, and leaves what is behind it in in.ahead. With
+// its line end, a line has limit octets at most. It returns false if there is none yet.
 func (in *input) cutLine(held []byte, inP bool, limit int) (line string, ok bool, err error) {
 	i := bytes.IndexByte(held, '\n')
 	switch {

@@ -17,7 +17,7 @@ type output struct {
 	writing sync.Mutex    // the token of who writes to the client; guards what follows
 	reply   wire.Reply    // of the server's, as far as it is written
 	partial buffer.Buffer // likewise
-	held    buffer.Buffer // replies that wait for others
+	held    buffer.Buffer // replies that wait for others, to leave together with them
 	// kept are replies of the server's that the client gets later: those to a
 	// message before its end, or a greeting that isn't 220 after STARTTLS.
 	kept    buffer.Buffer

@@ -71,14 +71,14 @@ func (s *Session) moved(cleared bool) {
 	if cleared {
 		s.txn = transaction{}
 	}
-	if s.m.State().IsOver() {
+	if s.m.State().HasEnded() {
 		s.ctx.end()
 	}
 }
 
 // startedTLS follows a handshake. Its caller holds s.mu.
 func (s *Session) startedTLS(t TLS) {
-	if s.m.State().IsOver() {
+	if s.m.State().HasEnded() {
 		return
 	}
 	s.m.StartedTLS()

@@ -33,7 +33,7 @@ func (c *conn) relay(p []byte) (n int, err error) {
 		if n, err = c.relayNext(p, begins); n > 0 {
 			return n, nil
 		}
-		if err != nil && !(errors.Is(err, os.ErrDeadlineExceeded) && c.isOver()) {
+		if err != nil && !(errors.Is(err, os.ErrDeadlineExceeded) && c.hasEnded()) {
 			return 0, err
 		}
 		// Else the deadline was loseStep's, which has interrupted the read: the next
@@ -152,14 +152,14 @@ func (c *conn) relayLine(p []byte, line string) int {
 	switch d.kind {
 	case tooLate:
 		return 0
-	case startsTLS:
+	case startTLS:
 		c.startTLS()
 		return 0
-	case replied:
+	case toClient:
 		return c.answer(p, &d)
 	}
 	if d.begins {
-		c.beginsMessage()
+		c.beginMessage()
 	}
 	if c.endsBehindCR() {
 		return 0
@@ -175,7 +175,7 @@ func (c *conn) answer(p []byte, d *decision) int {
 		c.client.RenewRead()
 	}
 	if d.discard > 0 {
-		c.in.answer = &answer{d.reply, int(d.copies), !d.library}
+		c.in.late = &lateAnswer{d.reply, int(d.copies), !d.library}
 		c.client.StartPace()
 		return 0
 	}
@@ -226,7 +226,7 @@ func (c *conn) relayReplies(p []byte) (n int, waits bool, err error) {
 	switch {
 	case c.closed.Load(), c.out.lost:
 		return 0, false, net.ErrClosed
-	case c.client.IsHandedOver():
+	case c.client.IsDetached():
 		return len(p), false, nil
 	}
 	if err := c.begin(); err != nil {
@@ -276,12 +276,10 @@ func (c *conn) relayReply(code int, reply []byte) (waits bool, err error) {
 		reply = printed(code, others)
 	}
 	if step.News == dialogue.ContentBegins {
-		c.beginsMessage()
+		c.beginMessage()
 	}
 	waits = !s.m.MayReturn()
-	if waits {
-		c.waits.makeRest()
-	}
+	c.awaitsRest(waits)
 	wakes := c.waits.reply != nil
 	s.mu.Unlock()
 

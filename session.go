@@ -124,7 +124,7 @@ func (s *Session) Context() *Context { return s.ctx }
 func (s *Session) Discard() int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	left, _ := s.m.Chunk()
+	left, _ := s.m.ChunkLeft()
 	return left
 }
 
@@ -135,7 +135,7 @@ func (s *Session) Discard() int64 {
 func (s *Session) Command(ctx context.Context, line string) Decision {
 	var d decision
 	s.decide(ctx, line, &d)
-	if d.kind == passed {
+	if d.kind == toServer {
 		return d.pass
 	}
 	return d.reply

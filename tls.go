@@ -20,7 +20,7 @@ import (
 
 // handshake shakes hands on a connection that begins with TLS.
 func (c *conn) handshake(tc *tls.Conn) error {
-	if c.isOver() {
+	if c.hasEnded() {
 		return net.ErrClosed // it has failed already
 	}
 	t, err := c.s.shakeHands(tc)

@@ -20,10 +20,15 @@ type waits struct {
 	ahead bool          // the Read reads ahead meanwhile
 }
 
-// makeRest prepares a Write's wait.
-func (w *waits) makeRest() {
-	if w.rest == nil {
-		w.rest = make(chan struct{}, 1)
+// awaitsRest notes whether the Write under way has to wait. If not, one that waits is
+// to look again. Its caller holds s.mu.
+func (c *conn) awaitsRest(has bool) {
+	switch {
+	case !has:
+		c.stirWrite()
+		c.waits.rest = nil
+	case c.waits.rest == nil:
+		c.waits.rest = make(chan struct{}, 1)
 	}
 }
 

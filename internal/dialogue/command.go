@@ -55,7 +55,7 @@ func (m *Machine) Begin(v Verb) Turn {
 type Do uint8
 
 const (
-	HandOver   Do = iota // the server gets it
+	Hand       Do = iota // the server gets it
 	ResetFirst           // the server forgets its transaction, and gets it then
 	StartTLS             // the library shakes hands with the client
 	Refuse               // the client gets the refusal: see Answered

@@ -138,8 +138,8 @@ func (m *Machine) IsAtStop() bool { return m.msg.atStop }
 func (m *Machine) TimeUp() bool {
 	switch {
 	case m.MayReturn():
-	case m.msg.held == 0:
-		m.refuseRest()
+	case m.msg.kept == 0:
+		m.withholdRest()
 	case m.msg.atStop:
 		// Its next Read won't tell whether that was the end.
 		m.end(AmbiguousEnd)
@@ -164,7 +164,7 @@ type Handing struct {
 
 // Handed notes that the server would get content that ends at a stop.
 func (m *Machine) Handed(stop wire.Stop) (h Handing) {
-	held := m.msg.held > 0
+	held := m.msg.kept > 0
 	switch {
 	case m.state != Content && m.state != ReadOn && m.state != Surplus:
 		return Handing{Withhold: true}
@@ -227,17 +227,24 @@ func (m *Machine) DroppedRest() (r Refusal, copies int) {
 	}
 	m.end(m.refusal)
 	m.to(Closing)
-	return m.refusal.Refusal(), int(m.has.due + m.msg.held)
+	return m.refusal.Refusal(), int(m.has.due + m.msg.kept)
 }
 
 // repliedToMessage is Replied for a message whose end the server may not have got.
 func (m *Machine) repliedToMessage(r Reply) Step {
 	positive := r.Code/100 == 2
-	if r.Code/100 == 3 || r.Code == 220 || m.has.due == 0 && positive {
+	switch {
+	case r.Code/100 == 3, r.Code == 220:
 		return m.loseStep()
+	case m.has.due == 0 && (positive || m.msg.kept > 0):
+		return m.loseStep()
+	case m.has.due == 0:
+		// One reply too many. The client would take it for that to its next
+		// command, but for the last of a server that closes.
+		m.withholdRest()
+		return Step{}
 	}
-	extra := m.has.due == 0
-	m.has.due = max(0, m.has.due-1)
+	m.has.due--
 	m.msg.refused = m.msg.refused || !positive
 	switch m.state {
 	case End:
@@ -258,12 +265,9 @@ func (m *Machine) repliedToMessage(r Reply) Step {
 	case Content, Undecided:
 		return m.repliedBeforeEnd(positive)
 	case Refusing:
-		switch {
-		case extra && m.msg.held > 0:
-			return m.loseStep()
-		case positive || m.msg.held > 0:
+		if positive || m.msg.kept > 0 {
 			// The client gets the library's refusal in its place.
-			m.msg.held++
+			m.msg.kept++
 			return Step{Fate: Keep}
 		}
 		return Step{}
@@ -271,27 +275,25 @@ func (m *Machine) repliedToMessage(r Reply) Step {
 	// In a chunk, or where the server gets nothing more: what it accepts it
 	// can't have got.
 	switch {
-	case positive || m.msg.held > 0:
+	case positive || m.msg.kept > 0:
 		return m.loseStep()
-	case m.state == Surplus:
-		m.to(Closing) // the server has left the content to the library
 	case m.state == GivenUp && m.has.due > 0:
 		// Others follow.
 	default:
-		m.refuseRest()
+		m.withholdRest()
 	}
 	return Step{}
 }
 
 // repliedBeforeEnd is repliedToMessage for content that the server reads.
 func (m *Machine) repliedBeforeEnd(positive bool) (step Step) {
-	if positive || m.msg.held > 0 {
-		m.msg.held++
+	if positive || m.msg.kept > 0 {
+		m.msg.kept++
 		step.Fate = Keep
 	}
 	m.msg.atStop = m.msg.atStop || m.state == MaybeEnd
 	switch {
-	case m.msg.held > 0 && m.has.due > 0:
+	case m.msg.kept > 0 && m.has.due > 0:
 		// It goes on, to the next status at least.
 		if m.state == Undecided {
 			m.to(Content)
@@ -299,7 +301,7 @@ func (m *Machine) repliedBeforeEnd(positive bool) (step Step) {
 	case !m.lmtp && positive:
 		m.to(Surplus)
 	case !m.lmtp:
-		m.refuseRest()
+		m.withholdRest()
 	case m.reading:
 		m.readsOn()
 	default:
@@ -308,8 +310,8 @@ func (m *Machine) repliedBeforeEnd(positive bool) (step Step) {
 	return step
 }
 
-// refuseRest keeps the rest of the message from a server that has refused it.
-func (m *Machine) refuseRest() {
+// withholdRest keeps the rest of the message from a server that has refused it.
+func (m *Machine) withholdRest() {
 	m.end(RefusedEarly)
 	m.to(Unwanted)
 }

@@ -193,7 +193,7 @@ var (
 	}
 	ofHandshake = []input{
 		{name: "TLS starts", kind: handshaking, do: func(m *Machine) any { m.StartedTLS(); return nothing{} }},
-		{name: "TLS unavailable", kind: handshaking, do: func(m *Machine) any { return m.TLSUnavailable() }},
+		{name: "TLS unavailable", kind: handshaking, do: func(m *Machine) any { return m.TLSRefused() }},
 	}
 	ofPostponed = input{name: "send postponed", kind: refusing, do: func(m *Machine) any { m.AnsweredPostponed(); return nothing{} }}
 	// endings are what ends any dialogue.

@@ -53,7 +53,7 @@ func TestOneMoreThanTheLimitIsTooMany(t *testing.T) {
 		{"recipients", func(n int) Policy { return Policy{Recipients: n} }, Start{Relay: true, Active: true},
 			func(m *Machine) refusal {
 				a := m.Passed(Line{Verb: RCPT, Size: 1}, false, false)
-				if a.Do == HandOver {
+				if a.Do == Hand {
 					m.Replied(Reply{Code: 250})
 				}
 				return refusal{a.Refusal.Code, a.Reason}
@@ -68,7 +68,7 @@ func TestOneMoreThanTheLimitIsTooMany(t *testing.T) {
 						t.Fatalf("number %d: %v, and the dialogue at %v", i+1, got, m.state)
 					}
 				}
-				if got := tt.do(&m); got != tt.want || m.state.IsOver() != tt.ends {
+				if got := tt.do(&m); got != tt.want || m.state.HasEnded() != tt.ends {
 					t.Errorf("one more: %v, and the dialogue at %v", got, m.state)
 				}
 			})
@@ -112,7 +112,7 @@ func TestACountStaysAtTheMostThatItHolds(t *testing.T) {
 func TestLargeChunksAreNotCounted(t *testing.T) {
 	m := commandTurn(&Policy{Recipients: 1}, Start{Relay: true, Active: true, Recipients: 1})
 	for range 10 {
-		if a := m.Passed(Line{Verb: BDAT, Size: SmallChunk}, false, false); a.Do != HandOver {
+		if a := m.Passed(Line{Verb: BDAT, Size: SmallChunk}, false, false); a.Do != Hand {
 			t.Fatal(a)
 		}
 		m.HandedChunk(SmallChunk)
@@ -151,7 +151,7 @@ func TestThePathsOfAllRecipientsTakeABoundedPartOfMemory(t *testing.T) {
 func TestOnlyAcceptedRecipientsCount(t *testing.T) {
 	m := commandTurn(&Policy{Recipients: 1}, Start{Relay: true, Active: true})
 	for range 10 {
-		if a := m.Passed(Line{Verb: RCPT, Size: PathOctets}, false, false); a.Do != HandOver {
+		if a := m.Passed(Line{Verb: RCPT, Size: PathOctets}, false, false); a.Do != Hand {
 			t.Fatal(a)
 		}
 		m.Replied(Reply{Code: 550})

@@ -73,7 +73,7 @@ type message struct {
 	paths       int64 // octets of the commands of all recipients
 	recipients  int32 // accepted
 	smallChunks int32
-	held        int32 // replies to the message that the client gets behind its end
+	kept        int32 // replies to the message that the client gets behind its end
 	// owed is how many replies an LMTP client counts on for the last chunk of a
 	// message of which a chunk was refused; 0 stands for one.
 	owed    int32
@@ -139,9 +139,9 @@ func (m *Machine) WantsKeywords() bool {
 // WantsRecipient tells whether a positive reply accepts a recipient.
 func (m *Machine) WantsRecipient() bool { return m.state == Executing && m.has.verb == RCPT }
 
-// Chunk returns how many octets of a chunk are still to be read, or dropped, and
+// ChunkLeft returns how many octets of a chunk are still to be read, or dropped, and
 // whether it is the last one.
-func (m *Machine) Chunk() (left int64, last bool) { return m.msg.chunk, m.has.last }
+func (m *Machine) ChunkLeft() (left int64, last bool) { return m.msg.chunk, m.has.last }
 
 // MayEndInChunk tells whether the command that the server would get next ends a
 // message without more of its content: an empty last chunk.
@@ -152,8 +152,8 @@ func (m *Machine) MayEndInChunk() bool {
 // Secured notes that a connection begins inside TLS (RFC 8314).
 func (m *Machine) Secured() { m.tls = true }
 
-// Looked notes whether the client has sent another whole line.
-func (m *Machine) Looked(more bool) { m.more = more }
+// SentAhead notes whether the client has sent another whole line.
+func (m *Machine) SentAhead(more bool) { m.more = more }
 
 // to moves the dialogue. There is no way back from its end.
 func (m *Machine) to(s State) {

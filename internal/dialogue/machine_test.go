@@ -81,7 +81,7 @@ func TestHowMuchOfAChunkIsLeft(t *testing.T) {
 		{"DropChunk", "drop part", 3, false, "two octets have been dropped"},
 	} {
 		m := after(tt.situation, tt.way)
-		if left, last := m.Chunk(); left != tt.left || last != tt.last {
+		if left, last := m.ChunkLeft(); left != tt.left || last != tt.last {
 			t.Errorf("%s, %s: %d, %v (%s)", tt.situation, tt.way, left, last, tt.why)
 		}
 	}
@@ -279,8 +279,34 @@ func TestTheStatesHaveNamesAndKinds(t *testing.T) {
 			t.Errorf("state %d is called %q", s, s)
 		}
 		seen[s.String()] = true
-		if s.OwesReply() != slices.Contains(owes, s) || s.IsSASL() != slices.Contains(sasl, s) || s.IsOver() != (s == Closing || s == Over) {
-			t.Errorf("%v: owes a reply %v, SASL %v, over %v", s, s.OwesReply(), s.IsSASL(), s.IsOver())
+		if s.OwesReply() != slices.Contains(owes, s) || s.IsSASL() != slices.Contains(sasl, s) || s.HasEnded() != (s == Closing || s == Over) {
+			t.Errorf("%v: owes a reply %v, SASL %v, over %v", s, s.OwesReply(), s.IsSASL(), s.HasEnded())
+		}
+	}
+}
+
+func TestBehindAPositiveAnswerTheClientCountsOnNoTransaction(t *testing.T) {
+	for _, tt := range []struct {
+		verbs []Verb
+		codes []int
+		gone  bool
+		why   string
+	}{
+		{[]Verb{RSET, HELO, EHLO, LHLO}, []int{200, 250, 299}, true, "RFC 5321 sections 4.1.1.5 and 4.1.4"},
+		{[]Verb{RSET, HELO, EHLO, LHLO}, []int{300, 334, 450, 500, 550}, false, "it is refused"},
+		{[]Verb{XCLIENT}, []int{220}, true, "Postfix: it's a greeting"},
+		{[]Verb{XCLIENT}, []int{200, 221, 250, 550}, false, "it is none"},
+		{[]Verb{BDAT}, []int{200, 250, 334, 450, 550}, true, "the message has a hole"},
+		{[]Verb{MAIL, RCPT, DATA, NOOP, VRFY, AUTH, XFORWARD, Other}, []int{200, 220, 250, 550}, false, "it doesn't matter to a transaction"},
+	} {
+		for _, v := range tt.verbs {
+			for _, code := range tt.codes {
+				m := at("Command, with a recipient")
+				o := m.Answered(Answer{Line: Line{Verb: v}, Code: code})
+				if o.Cleared != tt.gone || m.msg.active == tt.gone || m.msg.doubtful != tt.gone {
+					t.Errorf("%d to verb %d: %+v, transaction %v, doubtful %v (%s)", code, v, o, m.msg.active, m.msg.doubtful, tt.why)
+				}
+			}
 		}
 	}
 }

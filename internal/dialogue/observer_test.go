@@ -9,10 +9,9 @@ type observer struct {
 
 	// Of the client.
 	lmtp     bool
-	accepted int  // recipients, as the client counts them
-	owes     int  // how many replies it waits for
-	kept     int  // how many of them are kept from it
-	surplus  bool // the server gives more than are due
+	accepted int // recipients, as the client counts them
+	owes     int // how many replies it waits for
+	kept     int // how many of them are kept from it
 
 	// Of the server.
 	left    bool // it may have a transaction
@@ -30,9 +29,6 @@ func observe(m Machine) *observer { return &observer{m: m, lmtp: m.lmtp} }
 // step lets something happen, and tells what is wrong then.
 func (o *observer) step(in *input) error {
 	before, active := o.m, o.active
-	if before.has.due == 0 && in.code >= 400 && (before.state == Undecided || before.state == Refusing) {
-		o.surplus = true
-	}
 	began, returned, answered := apply(&o.m, in)
 	o.line(in, &before, began)
 	told := false
@@ -69,7 +65,7 @@ func (o *observer) step(in *input) error {
 	case int: // DroppedRest
 		if before.state == Refusing {
 			o.owes, o.kept = o.owes-r, 0
-			if o.owes != 0 && !o.surplus {
+			if o.owes != 0 {
 				return fmt.Errorf("refused %d times, and the client waits for %d more replies", r, o.owes)
 			}
 		}
@@ -85,7 +81,7 @@ func (o *observer) step(in *input) error {
 	if err == nil {
 		err = o.check(in, &before)
 	}
-	if active && !o.active && !told && !o.m.state.IsOver() {
+	if active && !o.active && !told && !o.m.state.HasEnded() {
 		err = fmt.Errorf("the transaction is gone, and nobody is told")
 	}
 	return err
@@ -162,7 +158,7 @@ func (o *observer) replied(r Step, before *Machine, code int) (told bool, err er
 			return false, fmt.Errorf("the client gets a %d before the server has the end", code)
 		}
 		o.owes--
-		if o.owes < 0 && !o.surplus && o.m.state != Unwanted && !o.m.state.IsOver() && before.state != Greeting {
+		if o.owes < 0 && o.m.state != Unwanted && !o.m.state.HasEnded() && before.state != Greeting {
 			return false, fmt.Errorf("the client gets a %d that it doesn't wait for", code)
 		}
 		if before.state == Greeting || before.state == Executing && o.m.state == Response {
@@ -173,7 +169,7 @@ func (o *observer) replied(r Step, before *Machine, code int) (told bool, err er
 	if ofMessage && code/100 != 2 {
 		o.refused = true
 	}
-	if before.state == Executing && !o.m.state.IsOver() {
+	if before.state == Executing && !o.m.state.HasEnded() {
 		o.executed(before, code)
 	} else if ofMessage && o.m.state == Command {
 		o.endMessage()
@@ -233,10 +229,10 @@ func (o *observer) check(in *input, before *Machine) error {
 	if problem := broken(before, m); problem != "" {
 		return fmt.Errorf("%s", problem)
 	}
-	if in.kind == anytime && in.code > 0 && before.state.IsOver() && *m != *before {
+	if in.kind == anytime && in.code > 0 && before.state.HasEnded() && *m != *before {
 		return fmt.Errorf("a reply behind the end changes something")
 	}
-	if m.state.IsOver() {
+	if m.state.HasEnded() {
 		return nil
 	}
 	switch {
@@ -248,7 +244,7 @@ func (o *observer) check(in *input, before *Machine) error {
 		return fmt.Errorf("LMTP: %v, counted: %v", m.lmtp, o.lmtp)
 	case (m.msg.active || m.msg.doubtful) != o.left && m.state != Unwanted:
 		return fmt.Errorf("the server may have a transaction: %v, counted: %v", m.msg.active || m.msg.doubtful, o.left)
-	case hasTurn(m) && !o.surplus && (o.owes != 0 || o.kept != 0):
+	case hasTurn(m) && (o.owes != 0 || o.kept != 0):
 		return fmt.Errorf("it's the client's turn, and it waits for %d replies, of which %d are kept", o.owes, o.kept)
 	}
 	return nil

@@ -90,7 +90,7 @@ func play(o *observer, steps int, next func(m *Machine) *input) (happened []stri
 		if err := o.step(in); err != nil {
 			return happened, err
 		}
-		if o.m.state.IsOver() || o.m.state == Unwanted {
+		if o.m.state.HasEnded() || o.m.state == Unwanted {
 			if over++; over > 5 {
 				break
 			}

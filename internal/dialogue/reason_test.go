@@ -85,7 +85,7 @@ func TestARefusedCommandTellsWhy(t *testing.T) {
 	}
 	m = at("Handover")
 	want = Refusal{454, [3]int{4, 7, 0}, "TLS not available now", false}
-	if r := m.TLSUnavailable(); r != want {
+	if r := m.TLSRefused(); r != want {
 		t.Errorf("%+v", r)
 	}
 }

@@ -260,9 +260,9 @@ func (m *Machine) leaveTransaction() (was bool) {
 	return was
 }
 
-// TLSUnavailable notes that the library can't shake hands now, and returns the reply
+// TLSRefused notes that the library can't shake hands now, and returns the reply
 // to STARTTLS.
-func (m *Machine) TLSUnavailable() Refusal {
+func (m *Machine) TLSRefused() Refusal {
 	m.to(Command)
 	return Refusal{454, [3]int{4, 7, 0}, "TLS not available now", false}
 }
@@ -273,7 +273,7 @@ var ReadyForTLS = Refusal{Code: 220, Text: "Ready to start TLS"}
 // StartedTLS notes that a TLS handshake is complete. The client's next command finds
 // the state after the greeting (RFC 3207 section 4.2).
 func (m *Machine) StartedTLS() {
-	if m.state.IsOver() {
+	if m.state.HasEnded() {
 		return
 	}
 	m.tls, m.auth = true, false

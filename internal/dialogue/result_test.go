@@ -46,7 +46,7 @@ func printed(returned any) string {
 		w.add(r.Secret, "secret")
 		w.add(r.Overused, "overused")
 	case Admission:
-		w.add(r.Do == HandOver, "hand over")
+		w.add(r.Do == Hand, "hand over")
 		w.add(r.Do == ResetFirst, "reset first")
 		w.add(r.Do == StartTLS, "start TLS")
 		w.add(r.Do == Refuse, "refuse %d", r.Refusal.Code)
@@ -101,7 +101,7 @@ func kept(m Machine) string {
 	w.add(m.msg.refused, "refused")
 	w.add(m.msg.atStop, "at a stop")
 	w.add(m.has.due != 0, "%d due", m.has.due)
-	w.add(m.msg.held != 0, "%d held", m.msg.held)
+	w.add(m.msg.kept != 0, "%d held", m.msg.kept)
 	w.add(m.after != 0, "then %v", m.after)
 	w.add(m.suspect, "suspect")
 	w.add(m.statuses, "statuses")

@@ -119,6 +119,7 @@ func contentSituations() []situation {
 			name: "Undecided, all refused", like: "Undecided, one refused", from: "Undecided, one refused", way: "reply 550",
 			at: Undecided, kept: "LMTP, active, 2 recipients, refused",
 			rows: []row{
+				{inputs: negative, state: Unwanted, returned: "forward", kept: "LMTP, active, 2 recipients, refused, refused early", why: "one status too many, and the end"},
 				{inputs: accepting, state: Closing, returned: "lose step", kept: "LMTP, active, 2 recipients, refused, out of step", why: "all statuses have been given"},
 				{inputs: "read", state: ReadOn, kept: "LMTP, active, 2 recipients, refused, reading", why: "another goroutine reads on"},
 			},
@@ -130,7 +131,7 @@ func contentSituations() []situation {
 				{inputs: accepting, state: Closing, returned: "lose step", kept: "LMTP, active, 2 recipients, 2 held, out of step", why: "all statuses have been given"},
 				{inputs: "read", state: ReadOn, kept: "LMTP, active, 2 recipients, 2 held, reading", why: "another goroutine reads on"},
 				{inputs: "time up", state: Surplus, returned: "true", kept: "LMTP, active, 2 recipients, 2 held", why: "the reader may be the same goroutine"},
-				{inputs: negative, state: Undecided, returned: "keep", kept: "LMTP, active, 2 recipients, refused, 3 held", why: "behind what is kept"},
+				{inputs: negative, state: Closing, returned: "lose step", kept: "LMTP, active, 2 recipients, 2 held, out of step", why: "all statuses have been given"},
 			},
 		},
 		{

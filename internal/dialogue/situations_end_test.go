@@ -23,7 +23,7 @@ func endSituations() []situation {
 			name: "ReadOn, all accepted", like: "ReadOn, all refused", from: "Undecided, all accepted", way: "read",
 			at: ReadOn, kept: "LMTP, active, 2 recipients, 2 held, reading",
 			rows: []row{
-				{inputs: negative, state: Closing, returned: "lose step", kept: "LMTP, active, 2 recipients, refused, 2 held, reading, out of step", why: "all statuses have been given"},
+				{inputs: negative, state: Closing, returned: "lose step", kept: "LMTP, active, 2 recipients, 2 held, reading, out of step", why: "all statuses have been given"},
 				{inputs: "hand end", state: Command, returned: "hand over, tell, cleared", kept: "LMTP", why: "the message is all there, and accepted"},
 				{inputs: "time up", state: Surplus, returned: "true", kept: "LMTP, active, 2 recipients, 2 held, reading", why: "the reader may be the same goroutine"},
 			},
@@ -42,7 +42,7 @@ func endSituations() []situation {
 			at: Surplus, kept: "active, 1 recipients, 1 held",
 			rows: slices.Concat(noTurn, without("read fails, hand open, hand maybe, hand end, refuse content", usual), []row{
 				{inputs: "reply 220, " + accepting + ", " + intermediate, state: Closing, returned: "lose step", kept: "active, 1 recipients, 1 held, out of step", why: "nothing is due"},
-				{inputs: negative, state: Closing, returned: "lose step", kept: "active, 1 recipients, refused, 1 held, out of step", why: "it has accepted the message"},
+				{inputs: negative, state: Closing, returned: "lose step", kept: "active, 1 recipients, 1 held, out of step", why: "it has accepted the message"},
 				{inputs: "read fails", state: GivenUp, kept: "active, 1 recipients, 1 held", why: "it may have gone on to commands"},
 				{inputs: "hand open", state: stays, returned: "hand over", why: "the end is not in sight"},
 				{inputs: "hand maybe", state: Closing, returned: "ambiguous", kept: "active, 1 recipients, 1 held, ambiguous end", why: "its Read doesn't tell whether it wants content or commands next"},
@@ -92,7 +92,7 @@ func endSituations() []situation {
 			at: Refusing, kept: "active, 1 recipients, 1 held",
 			rows: []row{
 				{inputs: accepting, state: Closing, returned: "lose step", kept: "active, 1 recipients, 1 held, out of step", why: "nothing is due"},
-				{inputs: negative, state: Closing, returned: "lose step", kept: "active, 1 recipients, refused, 1 held, out of step", why: "it has accepted the message before"},
+				{inputs: negative, state: Closing, returned: "lose step", kept: "active, 1 recipients, 1 held, out of step", why: "it has accepted the message before"},
 			},
 		},
 		{

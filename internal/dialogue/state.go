@@ -88,9 +88,9 @@ var stateNames = [states]string{
 // String returns the state's name.
 func (s State) String() string { return stateNames[s] }
 
-// IsOver tells whether the dialogue is: the server gets nothing more, and what it
+// HasEnded tells whether the dialogue is: the server gets nothing more, and what it
 // writes is dropped.
-func (s State) IsOver() bool { return s >= Closing }
+func (s State) HasEnded() bool { return s >= Closing }
 
 // OwesReply tells whether it is the server's turn, and a reply is all that can come
 // of it.

@@ -48,7 +48,7 @@ func drawn(page string) (edges map[string]string, err error) {
 func expected(w *walked) map[string]string {
 	edges := map[string]string{"[*] --> Greeting": ""}
 	for e, classes := range w.edges {
-		if e.from == e.to || e.to.IsOver() {
+		if e.from == e.to || e.to.HasEnded() {
 			continue
 		}
 		edges[fmt.Sprintf("%v --> %v", e.from, e.to)] = label(classes)

@@ -91,7 +91,7 @@ func (s *situation) machine() Machine {
 			in.do(&m)
 		}
 	}
-	m.Looked(s.more)
+	m.SentAhead(s.more)
 	return m
 }
 

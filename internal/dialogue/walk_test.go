@@ -40,7 +40,7 @@ func fold(m Machine) Machine {
 	m.commands, m.errors = 0, 0
 	m.msg.paths, m.msg.smallChunks = 0, min(m.msg.smallChunks, 1)
 	m.msg.octets = min(m.msg.octets, 1)
-	m.msg.held = min(m.msg.held, m.msg.recipients+1)
+	m.msg.kept = min(m.msg.kept, m.msg.recipients+1)
 	if m.msg.status >= 400 {
 		m.msg.status = 400
 	} else if m.msg.status > 0 {
@@ -93,7 +93,7 @@ var walk = sync.OnceValue(func() *walked {
 		before := todo[len(todo)-1]
 		todo = todo[:len(todo)-1]
 		found.states[before.state] = true
-		if before.state.IsOver() {
+		if before.state.HasEnded() {
 			continue
 		}
 		for i := range inputs {
@@ -124,11 +124,11 @@ var walk = sync.OnceValue(func() *walked {
 // broken tells what is wrong with a machine after an input.
 func broken(before, m *Machine) string {
 	switch {
-	case before.state.IsOver() && !m.state.IsOver(), before.state == Over && m.state != Over:
+	case before.state.HasEnded() && !m.state.HasEnded(), before.state == Over && m.state != Over:
 		return "there is a way back from the end"
 	case m.state == Executing && before.state != Executing && before.state != Chunk && before.state != Reset && !hasTurn(before):
 		return "the server has a command, and it wasn't the client's turn"
-	case m.has.due < 0 || m.msg.held < 0 || m.msg.recipients < 0 || m.msg.chunk < 0 || m.msg.owed < 0:
+	case m.has.due < 0 || m.msg.kept < 0 || m.msg.recipients < 0 || m.msg.chunk < 0 || m.msg.owed < 0:
 		return "a count below zero"
 	case m.msg.active && m.msg.doubtful:
 		return "a transaction is there and may be there"
@@ -144,7 +144,7 @@ func broken(before, m *Machine) string {
 		return "what follows isn't the client's turn"
 	case m.state == DropChunk && m.msg.chunk == 0, m.state == Chunk && m.msg.chunk == 0:
 		return "a chunk without octets"
-	case m.state == Surplus && m.msg.held == 0:
+	case m.state == Surplus && m.msg.kept == 0:
 		return "nothing is accepted, but the rest is handed over"
 	case !m.MayReturn() && !m.lmtp:
 		return "a Write waits for a Read, but not in LMTP"
@@ -167,7 +167,7 @@ func question(m *Machine) string {
 	m.HoldsAUTH()
 	m.WantsKeywords()
 	m.WantsRecipient()
-	m.Chunk()
+	m.ChunkLeft()
 	m.MayEndInChunk()
 	m.IsReading()
 	m.MayReturn()
@@ -200,7 +200,7 @@ func TestADialogueCanBeOverFromEachState(t *testing.T) {
 	found := walk()
 	for s := range State(states) {
 		ends := found.edges[edge{s, Over}]["close"] && found.edges[edge{s, Closing}]["hang up"] && found.edges[edge{s, Closing}]["write fails"]
-		if !s.IsOver() && !ends {
+		if !s.HasEnded() && !ends {
 			t.Errorf("%v goes on: %v", s, slices.Collect(maps.Keys(found.edges[edge{s, Over}])))
 		}
 	}
@@ -237,7 +237,7 @@ func TestNothingFollowsTheEnd(t *testing.T) {
 				if problem := broken(&m, &after); problem != "" && in.mayCome(&m) {
 					t.Errorf("%s, %s, %s: %s", s.name, end.name, in.name, problem)
 				}
-				if !after.state.IsOver() {
+				if !after.state.HasEnded() {
 					t.Errorf("%s, %s, %s: at %v", s.name, end.name, in.name, after.state)
 				}
 				if step, ok := returned.(Step); ok && step != (Step{Fate: Swallow}) {

@@ -9,7 +9,7 @@
 //	the client's, which is read from         the read deadline runs                       Resume, which Read calls
 //	the user code's, with the client's line  the read deadline stands still               Pause
 //	the user code's, which has answered it   the client has its full time anew            RenewRead
-//	the server's                             what it sets, counts                         SetReadDeadline, SetWriteDeadline
+//	the server's                             what the server sets, counts            SetReadDeadline, SetWriteDeadline
 //	the client's, which takes a reply that   the full time anew                           RenewWrite
 //	  the server didn't write now
 //	the client's, to finish what it began    they count; so does the library's own bound  SetReadBound, ReadPaced
@@ -72,7 +72,7 @@ const (
 	// raw is read and written by the Conn alone.
 	begun
 	// raw is another's, and so are its deadlines.
-	handedOver
+	detached
 )
 
 // alertTime bounds the write of TLS's close_notify alert, which would otherwise be
@@ -100,13 +100,13 @@ func (c *Conn) Begin() { c.stage.Store(begun) }
 // Begun tells whether Begin has been called. It needs no lock.
 func (c *Conn) Begun() bool { return c.stage.Load() != direct }
 
-// HandOver tells that another is about to have raw. The server's deadlines have no
+// Detach tells that another is about to have raw. The server's deadlines have no
 // effect any more. What is still to be read and written has the time that there is,
 // until Release. It needs no lock.
-func (c *Conn) HandOver() { c.stage.Store(handedOver) }
+func (c *Conn) Detach() { c.stage.Store(detached) }
 
-// IsHandedOver tells whether HandOver has been called. It needs no lock.
-func (c *Conn) IsHandedOver() bool { return c.stage.Load() == handedOver }
+// IsDetached tells whether Detach has been called. It needs no lock.
+func (c *Conn) IsDetached() bool { return c.stage.Load() == detached }
 
 // Release takes all deadlines from raw, and returns it for who gets it.
 func (c *Conn) Release() net.Conn {
@@ -213,7 +213,7 @@ func (c *Conn) wantedReadLocked() Instant {
 // the true one.
 func (c *Conn) armReadLocked() error {
 	want, stage := c.wantedReadLocked(), c.stage.Load()
-	if stage == handedOver || !c.reads.late(want) && (want == c.reads.armed || stage == begun && resumesReads(c.raw)) {
+	if stage == detached || !c.reads.late(want) && (want == c.reads.armed || stage == begun && resumesReads(c.raw)) {
 		return nil
 	}
 	err := c.reads.arm(want, c.raw.SetReadDeadline)
@@ -224,7 +224,7 @@ func (c *Conn) armReadLocked() error {
 // armWriteLocked is armReadLocked for writing.
 func (c *Conn) armWriteLocked() error {
 	want := c.writes.at
-	if c.IsHandedOver() || !c.writes.late(want) && (want == c.writes.armed || resumesWrites(c.raw)) {
+	if c.IsDetached() || !c.writes.late(want) && (want == c.writes.armed || resumesWrites(c.raw)) {
 		return nil
 	}
 	return c.writes.arm(want, c.raw.SetWriteDeadline)

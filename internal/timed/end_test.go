@@ -461,15 +461,15 @@ func TestTheEndOfTLSIsNotWaitedForLong(t *testing.T) {
 	})
 }
 
-func TestWhatIsHandedOverIsTheServersNoMore(t *testing.T) {
+func TestWhatIsDetachedIsTheServersNoMore(t *testing.T) {
 	overBrittle(t, "", func(t *testing.T, c *Conn, raw *brittle, client net.Conn) {
-		if c.IsHandedOver() || !c.Begun() {
+		if c.IsDetached() || !c.Begun() {
 			t.Error("it is handed over, or hasn't begun")
 		}
 		at := time.Now().Add(10 * time.Second)
 		c.SetReadDeadline(at)
 		c.SetWriteDeadline(at)
-		if c.HandOver(); !c.IsHandedOver() || !c.Begun() {
+		if c.Detach(); !c.IsDetached() || !c.Begun() {
 			t.Error("it isn't handed over, or hasn't begun")
 		}
 		if err := errors.Join(c.SetReadDeadline(time.Unix(1, 0)), c.SetWriteDeadline(time.Unix(1, 0))); err != nil {
@@ -505,10 +505,10 @@ func TestAConnBeginsWhenItIsTold(t *testing.T) {
 	defer raw.Close()
 	defer other.Close()
 	c := NewConn(raw, new(sync.Mutex))
-	if c.Begun() || c.IsHandedOver() || c.NetConn() != raw {
+	if c.Begun() || c.IsDetached() || c.NetConn() != raw {
 		t.Error("it has begun before")
 	}
-	if c.Begin(); !c.Begun() || c.IsHandedOver() {
+	if c.Begin(); !c.Begun() || c.IsDetached() {
 		t.Error("it hasn't begun")
 	}
 }
@@ -525,7 +525,7 @@ func TestTheLockIsTheUsersAndNotHeldDuringIO(t *testing.T) {
 		c.HasReadBound()
 		c.NetConn()
 		c.Begun()
-		c.IsHandedOver()
+		c.IsDetached()
 		c.WriteBeneathTLS(nil, 0)
 		c.InterruptReadsLocked()
 		c.Close()
