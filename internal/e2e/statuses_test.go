@@ -104,3 +104,32 @@ func TestAHookCannotMakeClientAndServerCountDifferentStatuses(t *testing.T) {
 		}
 	}
 }
+
+// Two statuses in one Write, of which the first alone would have made it wait, leave
+// nothing behind for which a later one waits longer.
+func TestTheWriteOfAnEarlyStatusWaitsNoLongerForWhatCameBefore(t *testing.T) {
+	bubble(t, "three recipients", func(t *testing.T) {
+		waited := make(chan time.Duration, 1)
+		c := runScript(t, overPipe(t), &smtpproxy.Proxy{BulkContent: true}, func(c net.Conn) {
+			b := make([]byte, 100)
+			for _, reply := range []string{"220 x\r\n", "250 x\r\n", "250 a\r\n", "250 b\r\n", "250 c\r\n", "250 d\r\n", "354 go\r\n"} {
+				io.WriteString(c, reply)
+				c.Read(b)
+			}
+			io.WriteString(c, "550 5.7.1 <b> no\r\n250 2.0.0 <c> ok\r\n")
+			c.Read(b)
+			begin := time.Now()
+			io.WriteString(c, "550 5.7.1 <d> no\r\n") // the server reads nothing meanwhile
+			waited <- time.Since(begin)
+		})
+		c.SetDeadline(time.Time{})
+		c.send("LHLO y\r\nMAIL FROM:<a@a>\r\nRCPT TO:<b@b>\r\nRCPT TO:<c@c>\r\nRCPT TO:<d@d>\r\nDATA\r\n")
+		c.expect("220", "250", "250 a", "250 b", "250 c", "250 d", "354 go")
+		c.send("one\r\n")
+		c.expect("550 5.7.1 <b> no")
+		c.send("two\r\n")
+		if d := <-waited; d > time.Second {
+			t.Errorf("the Write waits %v", d)
+		}
+	})
+}
