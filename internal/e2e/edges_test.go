@@ -226,6 +226,50 @@ func TestAConnectionOfAnotherKindAlwaysHasItsTrueDeadline(t *testing.T) {
 	}
 }
 
+// pausingConn waits before its second Write.
+type pausingConn struct {
+	net.Conn
+	writes        int
+	waiting, goOn chan struct{}
+}
+
+func (c *pausingConn) Write(p []byte) (int, error) {
+	if c.writes++; c.writes == 2 {
+		close(c.waiting)
+		<-c.goOn
+	}
+	return c.Conn.Write(p)
+}
+
+// A handshake doesn't go on behind a deadline, so a socket has its true one, too.
+func TestADeadlineThatMovesWhileASocketShakesHandsHolds(t *testing.T) {
+	tr := overTCP(t)
+	l := (&smtpproxy.Proxy{TLSConfig: serverTLS(), ImplicitTLS: true}).Listener(tr)
+	accepted := make(chan net.Conn, 1)
+	go func() {
+		c, _ := l.Accept()
+		accepted <- c
+	}()
+	client := dialPeer(t, tr)
+	c := <-accepted
+	defer c.Close()
+	early := time.Now().Add(time.Second)
+	c.SetReadDeadline(early)
+	go io.WriteString(c, "220 x\r\n")
+	pausing := &pausingConn{Conn: client.Conn, waiting: make(chan struct{}), goOn: make(chan struct{})}
+	client.Conn = tls.Client(pausing, &tls.Config{InsecureSkipVerify: true})
+	client.r.Reset(client.Conn)
+	client.send("NOOP\r\n")
+	<-pausing.waiting // the server has answered, and waits for the rest
+	c.SetReadDeadline(time.Now().Add(time.Hour))
+	time.Sleep(time.Until(early) + 50*time.Millisecond) // a socket's deadline passes in real time
+	close(pausing.goOn)
+	b := make([]byte, 10)
+	if n, err := c.Read(b); string(b[:n]) != "NOOP\r\n" {
+		t.Errorf("a Read returned %q, %v", b[:n], err)
+	}
+}
+
 func TestTLSConnectionStateIsThatOfTLSWhichTheLibraryHasEnded(t *testing.T) {
 	server, client := net.Pipe()
 	defer server.Close()
