@@ -76,7 +76,7 @@ func TestOneMoreThanTheLimitIsTooMany(t *testing.T) {
 		t.Run("no limit: "+tt.why, func(t *testing.T) {
 			p := tt.policy(Unlimited)
 			m := commandTurn(&p, tt.start)
-			m.commands, m.errors = math.MaxUint32, math.MaxUint32
+			m.commands, m.errors = maxCount, maxCount
 			for range 1000 {
 				if got := tt.do(&m); got != (refusal{}) {
 					t.Fatal(got)
@@ -87,11 +87,11 @@ func TestOneMoreThanTheLimitIsTooMany(t *testing.T) {
 }
 
 func TestACountStaysAtTheMostThatItHolds(t *testing.T) {
-	n := count(math.MaxUint32 - 1)
+	n := count(maxCount - 1)
 	for range 3 {
 		n.add()
 	}
-	if n != math.MaxUint32 {
+	if n != maxCount {
 		t.Errorf("%d", n)
 	}
 	for _, tt := range []struct {
@@ -99,8 +99,8 @@ func TestACountStaysAtTheMostThatItHolds(t *testing.T) {
 		limit   int
 		exceeds bool
 	}{
-		{0, 0, false}, {1, 0, true}, {1, 1, false}, {math.MaxUint32, math.MaxUint32, false}, {math.MaxUint32, math.MaxUint32 - 1, true},
-		{math.MaxUint32, Unlimited, false},
+		{0, 0, false}, {1, 0, true}, {1, 1, false}, {maxCount, maxCount, false}, {maxCount, maxCount - 1, true},
+		{maxCount, Unlimited, false},
 	} {
 		if got := tt.n.exceeds(tt.limit); got != tt.exceeds {
 			t.Errorf("%d exceeds %d: %v", tt.n, tt.limit, got)
@@ -162,7 +162,7 @@ func TestOnlyAcceptedRecipientsCount(t *testing.T) {
 }
 
 func TestAMessageInChunksIsWithinTheSizeThatTheServerHasTold(t *testing.T) {
-	const most = math.MaxUint32
+	const most = int64(math.MaxUint32)
 	for _, tt := range []struct {
 		why  string
 		told int64

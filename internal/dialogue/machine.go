@@ -86,16 +86,19 @@ type message struct {
 	doubtful bool
 }
 
-// count counts up to what 32 bits hold, and stays there.
-type count uint32
+// count counts up to maxCount, and stays there.
+type count int32
+
+// maxCount is Unlimited where an int has 32 bits.
+const maxCount = math.MaxInt32 - 2
 
 func (n *count) add() {
-	if *n < math.MaxUint32 {
+	if *n < maxCount {
 		*n++
 	}
 }
 
-func (n count) exceeds(limit int) bool { return int64(n) > int64(limit) }
+func (n count) exceeds(limit int) bool { return int(n) > limit }
 
 // Start is where a dialogue begins.
 type Start struct {
