@@ -22,7 +22,8 @@ import (
 //
 // There is one lock for state, s.mu: of the machine, of what the session has written
 // down, of the clock that client is, and of waits and to. It is held for a moment, and
-// never while anybody reads, writes or runs user code. Two tokens are held during I/O:
+// never while anybody reads, writes or closes or user code runs, but for the methods of
+// the client's connection that set deadlines. Two tokens are held during I/O:
 // in.reading by a Read, out.writing by whoever writes to the client. Who waits for
 // several takes them in the order in.reading, out.writing, s.mu; talksEarly, which has
 // out.writing, only tries whether in.reading is free. Close waits for neither token.
@@ -220,6 +221,9 @@ func (c *conn) beginReading() error {
 func (c *conn) readFailed() {
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()
+	if c.client.IsDetached() {
+		return // the dialogue is another connection's
+	}
 	c.s.m.ReadFailed()
 	c.stirWrite()
 }
@@ -242,6 +246,11 @@ func (c *conn) hangUp(why dialogue.Reason) {
 
 // fail ends the connection where it isn't known how far it has come.
 func (c *conn) fail() {
+	c.s.mu.Lock()
+	c.s.m.Close()
+	c.s.moved(false)
+	c.wakeRead()
+	c.s.mu.Unlock()
 	if c.client.Begun() && !c.client.IsDetached() {
 		c.respond(failureReply, 1, false)
 	}

@@ -152,7 +152,6 @@ func (c *conn) relayChunk(p []byte) (n int, err error) {
 }
 
 // beginMessage notes that the content of a message comes next, behind 354 or in chunks.
-// No Read uses what was there of another message.
 func (c *conn) beginMessage() {
 	c.in.content = content{}
 	c.client.StartPace()

@@ -81,6 +81,7 @@ type call struct {
 	ready    bool // it is the client's turn
 	overused bool // there have been too many commands
 	asksHook bool // the hook is called
+	unknown  bool // it isn't known yet who is connected, which the hook is to see
 
 	returned bool // the hook has, or what decided in its place
 }
@@ -101,6 +102,9 @@ func (s *Session) decide(ctx context.Context, line string, d *decision) {
 		d.refuse(&dialogue.ControlCharacter)
 		d.nonsense = true
 	case q.asksHook:
+		if q.unknown {
+			s.awaitPTR()
+		}
 		s.ask(ctx, &q, d)
 	default:
 		d.pass.Command = line
@@ -128,9 +132,7 @@ func (s *Session) beginCall(q *call, clock *timed.Conn) {
 	q.verb, q.own, q.ready, q.overused = verb, turn.Own, turn.Ready, turn.Overused
 	q.asksHook = s.cfg.Hook != nil && (turn.Asked || turn.Own || !turn.SASL && s.cfg.listed(name))
 	if q.asksHook {
-		if s.unknown != nil {
-			s.awaitPTR()
-		}
+		q.unknown = s.unknown != nil
 		s.txn.name() // so that views, for which the stack has less room, needn't
 	}
 	s.copies, s.mustReset = 1, false

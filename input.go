@@ -12,9 +12,7 @@ import (
 
 // input is what the client sends: lines, content, and what is dropped of both.
 type input struct {
-	// reading is the token of who reads from the client. It guards what follows, but
-	// for content where a message begins.
-	reading sync.Mutex
+	reading sync.Mutex    // the token of who reads from the client; guards what follows
 	ahead   buffer.Buffer // what the client has sent ahead
 	err     error         // why nothing will be added to ahead
 	// rest is the end of the last line, which did not fit into the slice of the
@@ -82,13 +80,16 @@ func (in *input) behind() behind {
 // hasLine tells whether the client has sent a whole line ahead.
 func (in *input) hasLine() bool { return bytes.IndexByte(in.ahead.Held(), '\n') >= 0 }
 
+// minRead is for how many octets a read from the client has room, at least.
+const minRead = 512
+
 // receive reads once from the client, and returns what there is then. While nothing
 // is held, the server's own slice serves to read into, so that nothing has to
 // be kept for a client that is silent, and a line that comes alone isn't copied.
 // Otherwise in.ahead has it, with room for at least size octets.
 func (in *input) receive(client *timed.Conn, p []byte, size, readAhead int) (held []byte, inP bool) {
-	if in.ahead.Len() > 0 || len(p) < 512 {
-		in.ahead.Reserve(max(size, min(2*in.ahead.Len(), buffer.Small), 512))
+	if in.ahead.Len() > 0 || len(p) < minRead {
+		in.ahead.Reserve(max(size, min(2*in.ahead.Len(), buffer.Small), minRead))
 		in.err = in.ahead.Fill(client, max(size, readAhead))
 		return in.ahead.Held(), false
 	}

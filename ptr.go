@@ -83,15 +83,15 @@ func (s *Session) guardLookup(returned *bool) {
 }
 
 // awaitPTR waits until the client's host name is known, or known to be
-// unknown, whatever the resolver does. Its caller holds s.mu, which is released
-// meanwhile.
+// unknown, whatever the resolver does.
 func (s *Session) awaitPTR() {
+	s.mu.Lock()
 	u := s.unknown
 	s.unknown = nil
-	if u.found == nil {
+	s.mu.Unlock()
+	if u == nil || u.found == nil {
 		return
 	}
-	s.mu.Unlock()
 	var name string
 	select {
 	case name = <-u.found:
@@ -102,5 +102,6 @@ func (s *Session) awaitPTR() {
 		}
 	}
 	s.mu.Lock()
+	defer s.mu.Unlock()
 	s.conn.ptr = name
 }

@@ -25,7 +25,11 @@ func (s *Session) replied(code int, accepted *Recipient, lines []string) (step d
 			others = s.offered(lines)
 		}
 	}
-	step = s.m.Replied(reply)
+	if s.m.WantsRecipient() && code/100 == 2 && accepted == nil {
+		step = s.m.LoseStep() // the reply has begun before the command was there
+	} else {
+		step = s.m.Replied(reply)
+	}
 	s.record(step.News, accepted)
 	s.moved(false)
 	return step, others

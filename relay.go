@@ -20,8 +20,8 @@ import (
 
 // relay is Read, for one caller at a time.
 func (c *conn) relay(p []byte) (n int, err error) {
-	if c.in.rest.Len() > 0 {
-		return c.in.rest.Take(p), nil
+	if c.in.rest.Len() > 0 && c.handsRest() {
+		return c.takeRest(p), nil
 	}
 	for begins := true; ; begins = false {
 		if c.closed.Load() {
@@ -86,25 +86,38 @@ func (c *conn) relayNext(p []byte, begins bool) (n int, err error) {
 		return 0, io.ErrUnexpectedEOF
 	case dialogue.Closing, dialogue.Over:
 		return 0, c.finish()
+	case dialogue.Greeting, dialogue.Regreeting, dialogue.Executing, dialogue.Cancelling, dialogue.Resetting, dialogue.End:
+		return 0, c.awaitReply()
 	}
-	return 0, c.awaitReply()
+	// No Read that has begun finds the dialogue at another state.
+	c.fail()
+	return 0, net.ErrClosed
 }
 
 // next tells where the dialogue is at, and whether the client goes on elsewhere.
 func (c *conn) next(begins bool) (state dialogue.State, handedOver bool) {
 	var b dialogue.Begun
 	c.s.mu.Lock()
+	if c.to != nil {
+		c.s.mu.Unlock()
+		return 0, true
+	}
 	if begins {
 		b = c.s.m.ReadBegins()
 		c.s.moved(b.Cleared)
 		c.stirWrite()
 	}
-	state, handedOver = c.s.m.State(), c.to != nil
+	state = c.s.m.State()
+	content := c.waits.content
+	c.waits.content = false
 	c.s.mu.Unlock()
+	if content {
+		c.beginMessage()
+	}
 	if b.Missing > 0 {
 		c.respond(Reply{Code: b.Code}, b.Missing, false)
 	}
-	return state, handedOver
+	return state, false
 }
 
 // nextLine returns the client's next line, and whether there is one. It may use p to
@@ -215,7 +228,33 @@ func (c *conn) hand(p []byte, line string) int {
 		return n + 2
 	}
 	c.in.rest.Put([]byte(line + "\r\n"))
-	return c.in.rest.Take(p)
+	c.s.mu.Lock()
+	c.s.m.HandedPartly()
+	c.s.mu.Unlock()
+	return c.takeRest(p)
+}
+
+// handsRest tells whether the server gets the rest of a line. If not, it is dropped: the
+// server has replied already, and might take it for a command.
+func (c *conn) handsRest() bool {
+	c.s.mu.Lock()
+	defer c.s.mu.Unlock()
+	hands := c.s.m.HandsRest()
+	if !hands {
+		c.in.rest.Release()
+	}
+	return hands
+}
+
+// takeRest gives the server more of a line that didn't fit into the slice of its Read.
+func (c *conn) takeRest(p []byte) int {
+	n := c.in.rest.Take(p)
+	if c.in.rest.Len() == 0 {
+		c.s.mu.Lock()
+		c.s.m.HandedRest()
+		c.s.mu.Unlock()
+	}
+	return n
 }
 
 // relayReplies is Write, for one caller at a time. It tells whether the caller has to
@@ -275,9 +314,7 @@ func (c *conn) relayReply(code int, reply []byte) (waits bool, err error) {
 	if others != nil {
 		reply = printed(code, others)
 	}
-	if step.News == dialogue.ContentBegins {
-		c.beginMessage()
-	}
+	c.waits.content = c.waits.content || step.News == dialogue.ContentBegins
 	waits = !s.m.MayReturn()
 	c.awaitsRest(waits)
 	wakes := c.waits.reply != nil
@@ -306,7 +343,8 @@ func (c *conn) relayReply(code int, reply []byte) (waits bool, err error) {
 //go:noinline
 func printed(code int, lines []string) []byte { return wire.AppendReply(nil, code, lines) }
 
-// talksEarly tells whether the client has sent something before the greeting.
+// talksEarly tells whether the client has sent something before the greeting. (What a
+// Read has read ahead that waits for the greeting, it tells itself: see awaitReply.)
 func (c *conn) talksEarly() bool {
 	raw := c.client.NetConn()
 	tc, ok := raw.(*tls.Conn)
@@ -322,6 +360,9 @@ func (c *conn) talksEarly() bool {
 		return false
 	}
 	defer c.in.reading.Unlock()
+	if c.in.ahead.Len() > 0 {
+		return true
+	}
 	c.client.InterruptReads()
 	c.in.ahead.Reserve(buffer.Small)
 	c.in.err = c.in.ahead.Fill(&c.client, buffer.Small)

@@ -18,8 +18,10 @@ import (
 // 5321 section 4.1.1.4); the class of Enhanced equal to the class of Code; at most 100
 // Lines, without control characters but tab, each at most 512 octets on the
 // wire (RFC 5321 section 4.5.3.1.5); no 220 to STARTTLS and no 25x to an LMTP
-// RCPT, whose recipients the server has to know (RFC 2033 section 4.2). An
-// invalid Reply is a [Failure].
+// RCPT, whose recipients the server has to know (RFC 2033 section 4.2); no 2xx to LHLO
+// where the server hasn't accepted one, nor to EHLO and HELO where it has, since the
+// client would count on other replies to a message than the server gives. An invalid
+// Reply is a [Failure].
 type Reply struct {
 	// Code is the reply code (RFC 5321 section 4.2). 0 means 250. 334 goes
 	// on with a SASL exchange of the hook's own and implies Next (RFC 4954
@@ -184,6 +186,9 @@ func (r Reply) validate(verb dialogue.Verb, lmtp bool) error {
 		return fmt.Errorf("%w: a hook can't take message content (%d)", ErrInvalidDecision, r.Code)
 	case r.Code == 220 && verb == dialogue.STARTTLS:
 		return fmt.Errorf("%w: a hook can't start TLS (220)", ErrInvalidDecision)
+	case class == 2 && verb.Greets() && (verb == dialogue.LHLO) != lmtp:
+		// The client would count on other replies to a message than the server gives.
+		return fmt.Errorf("%w: a hook can't make SMTP of LMTP, nor LMTP of SMTP (%d)", ErrInvalidDecision, r.Code)
 	case r.Code/10 == 25 && verb == dialogue.RCPT && lmtp:
 		return fmt.Errorf("%w: a hook can't accept an LMTP recipient (%d)", ErrInvalidDecision, r.Code)
 	case len(r.Lines) > maxReplyLines:

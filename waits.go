@@ -13,11 +13,14 @@ import (
 // This file waits: a Read for the server's reply, while the client may send on or go,
 // and a Write for the rest of a message that the server has replied to.
 
-// waits are what the server's goroutines wait for. The lock for state guards them.
+// waits are what the server's goroutines wait for, and what is for them when they go on.
+// The lock for state guards them.
 type waits struct {
 	reply chan struct{} // a Read waits until it is closed; nil if none does
 	rest  chan struct{} // a Write waits, and gets something when it should look again; nil if none does
 	ahead bool          // the Read reads ahead meanwhile
+
+	content bool // a Read waits for content that begins, or will
 }
 
 // awaitsRest notes whether the Write under way has to wait. If not, one that waits is
@@ -39,8 +42,8 @@ func (c *conn) wakeRead() {
 	}
 	close(c.waits.reply)
 	c.waits.reply = nil
-	if c.waits.ahead {
-		c.client.InterruptReadsLocked()
+	if c.waits.ahead && !c.client.InterruptReadsLocked() {
+		go c.client.Abort() // which may take its time
 	}
 }
 
@@ -78,6 +81,9 @@ func (c *conn) awaitReply() error {
 	err := c.watch(replied, ahead)
 	c.s.mu.Lock()
 	c.waits.reply = nil
+	if state == dialogue.Greeting && c.in.ahead.Len() > 0 {
+		c.s.conn.earlyTalker = true
+	}
 	c.s.mu.Unlock()
 	c.client.AllowReads()
 	return err
@@ -90,7 +96,7 @@ func (c *conn) watch(replied chan struct{}, ahead bool) error {
 	c.client.Resume()
 	limit := c.s.cfg.readAhead
 	for ahead && c.in.err == nil && c.in.ahead.Len() < limit {
-		c.in.ahead.Reserve(min(c.in.ahead.Len()+512, limit))
+		c.in.ahead.Reserve(min(c.in.ahead.Len()+minRead, limit))
 		c.in.err = c.in.ahead.Fill(&c.client, limit)
 		select {
 		case <-replied:
@@ -111,22 +117,42 @@ func (c *conn) watch(replied chan struct{}, ahead bool) error {
 		if c.in.err != nil && (at == 0 || at > orphaned) {
 			at = orphaned
 		}
-		var expired <-chan time.Time
-		if at != 0 {
-			t := time.NewTimer(at.Until())
-			defer t.Stop()
-			expired = t.C
-		}
-		select {
-		case <-replied:
+		switch c.await(replied, moved, at) {
+		case waitReplied:
 			return nil
-		case <-moved:
-		case <-expired:
+		case waitExpired:
 			if c.in.err != nil && at == orphaned {
 				return c.in.err
 			}
 			return os.ErrDeadlineExceeded
 		}
+	}
+}
+
+// waited is what has ended a wait.
+type waited uint8
+
+const (
+	waitReplied waited = iota
+	waitMoved          // the server has set another deadline
+	waitExpired
+)
+
+// await waits until a time, 0 if there is none, and for what may come before.
+func (c *conn) await(replied, moved <-chan struct{}, until timed.Instant) waited {
+	var expired <-chan time.Time
+	if until != 0 {
+		t := time.NewTimer(until.Until())
+		defer t.Stop()
+		expired = t.C
+	}
+	select {
+	case <-replied:
+		return waitReplied
+	case <-moved:
+		return waitMoved
+	case <-expired:
+		return waitExpired
 	}
 }
 
@@ -147,7 +173,7 @@ func (c *conn) awaitRest() error {
 			timeUp = true
 		case <-c.s.ctx.Done():
 		}
-		patience, ok := c.restPatience(timeUp)
+		patience, ok := c.restPatience(rest, timeUp)
 		switch {
 		case !ok:
 			c.out.writing.Lock()
@@ -161,8 +187,9 @@ func (c *conn) awaitRest() error {
 }
 
 // restPatience returns how long a Write that waits for the end of a message goes on
-// waiting for the server to read, 0 if it may return. ok is false if all is over.
-func (c *conn) restPatience(timeUp bool) (d time.Duration, ok bool) {
+// waiting for the server to read, 0 if it may return. ok is false if all is over. rest is
+// what it waits for.
+func (c *conn) restPatience(rest chan struct{}, timeUp bool) (d time.Duration, ok bool) {
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()
 	ok = true
@@ -172,7 +199,9 @@ func (c *conn) restPatience(timeUp bool) (d time.Duration, ok bool) {
 	}
 	switch {
 	case !ok, c.s.m.MayReturn():
-		c.waits.rest = nil
+		if c.waits.rest == rest { // else another Write has come to wait
+			c.waits.rest = nil
+		}
 		return 0, ok
 	case c.s.m.IsAtStop():
 		return readOnTime, true // that was the end, more likely than not

@@ -206,6 +206,16 @@ func (m *Machine) admitBDAT(l Line) Admission {
 	return Admission{}
 }
 
+// HandedPartly notes that the server has got a part of a line. The rest follows.
+func (m *Machine) HandedPartly() { m.partly = true }
+
+// HandsRest tells whether the server gets the rest of the line that it has got a part
+// of: not if it has replied, since it might take the rest for a command.
+func (m *Machine) HandsRest() bool { return m.partly && !m.state.HasEnded() }
+
+// HandedRest notes that the server has got the whole line.
+func (m *Machine) HandedRest() { m.partly = false }
+
 // HandMAIL notes that the server gets the MAIL command that has waited for RSET, and
 // returns false if there is none.
 func (m *Machine) HandMAIL() bool {

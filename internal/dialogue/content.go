@@ -223,7 +223,7 @@ func (m *Machine) RestOfChunk() (left int64, inChunk bool) {
 // recipient (RFC 2033 section 4.2), but for those that the server has refused already.
 func (m *Machine) DroppedRest() (r Refusal, copies int) {
 	if m.state != Refusing {
-		return NoRefusal, 0
+		return NoRefusal, 0 // the dialogue has ended meanwhile
 	}
 	m.end(m.refusal)
 	m.to(Closing)
@@ -239,10 +239,7 @@ func (m *Machine) repliedToMessage(r Reply) Step {
 	case m.has.due == 0 && (positive || m.msg.kept > 0):
 		return m.loseStep()
 	case m.has.due == 0:
-		// One reply too many. The client would take it for that to its next
-		// command, but for the last of a server that closes.
-		m.withholdRest()
-		return Step{}
+		return m.repliedTooMuch(r)
 	}
 	m.has.due--
 	m.msg.refused = m.msg.refused || !positive
@@ -285,6 +282,20 @@ func (m *Machine) repliedToMessage(r Reply) Step {
 	return Step{}
 }
 
+// repliedTooMuch is repliedToMessage for a refusal of a message that is refused already.
+// The client would take it for the reply to its next command, but for the last word of
+// a server that closes.
+func (m *Machine) repliedTooMuch(r Reply) Step {
+	if m.state == Refusing {
+		return Step{Fate: Swallow} // the library has the last word
+	}
+	m.withholdRest()
+	if r.Code != 421 {
+		return Step{Fate: Swallow}
+	}
+	return Step{}
+}
+
 // repliedBeforeEnd is repliedToMessage for content that the server reads.
 func (m *Machine) repliedBeforeEnd(positive bool) (step Step) {
 	if positive || m.msg.kept > 0 {
@@ -323,7 +334,10 @@ func (m *Machine) repliedToChunk(code int) News {
 	cleared := false
 	switch {
 	case m.has.last:
-		if m.msg.status = int16(code); m.has.due > 0 {
+		if m.msg.status = int16(code); m.reading {
+			m.msg.status = 0 // another goroutine reads, so the next Read tells nothing
+		}
+		if m.has.due > 0 {
 			return NoNews
 		}
 		m.endMessage()

@@ -56,6 +56,8 @@ type Machine struct {
 	reading bool
 	// more: the client has sent another whole line.
 	more bool
+	// partly: the server hasn't got the end of the line that it has.
+	partly bool
 }
 
 // pending is the command that the server owes replies for.
@@ -76,11 +78,13 @@ type message struct {
 	kept        int32 // replies to the message that the client gets behind its end
 	// owed is how many replies an LMTP client counts on for the last chunk of a
 	// message of which a chunk was refused; 0 stands for one.
-	owed    int32
-	status  int16 // the last reply to the last chunk
-	active  bool  // a MAIL command was accepted
-	refused bool  // a reply to the message was not 2xx
-	atStop  bool  // behind what some take for the end, the server has replied
+	owed int32
+	// status is the last reply to the last chunk, 0 if another goroutine of the
+	// server's was reading at that time.
+	status  int16
+	active  bool // a MAIL command was accepted
+	refused bool // a reply to the message was not 2xx
+	atStop  bool // behind what some take for the end, the server has replied
 	// doubtful: there is no transaction, but a server may have kept something of
 	// the one before.
 	doubtful bool

@@ -32,6 +32,7 @@ const (
 	OutOfStep
 	OutOfTurn
 	RefusedEarly
+	RefusedLine
 	SASLGivenUp
 	TLSUnasked
 	TooLong
@@ -54,6 +55,7 @@ var reasonTexts = [Reasons]string{
 	OutOfStep:      "reply that fits no command",
 	OutOfTurn:      "command out of turn",
 	RefusedEarly:   "message refused before its end",
+	RefusedLine:    "line refused before its end",
 	SASLGivenUp:    "response in a SASL exchange that the server may have given up",
 	TLSUnasked:     "TLS without STARTTLS",
 	TooLong:        "line too long",

@@ -46,6 +46,9 @@ type Step struct {
 // Replied notes that the server has replied. Replies are matched to commands by
 // counting (RFC 2920 section 3.1).
 func (m *Machine) Replied(r Reply) Step {
+	if m.partly && !m.state.HasEnded() {
+		return m.repliedBeforeEndOfLine(r)
+	}
 	switch m.state {
 	case Greeting:
 		return m.repliedToConnect(r)
@@ -63,6 +66,21 @@ func (m *Machine) Replied(r Reply) Step {
 		return m.repliedToNothing(r)
 	}
 }
+
+// repliedBeforeEndOfLine is Replied for a line of which the server hasn't got the end: it
+// is too long for it. What a server takes the rest for, nobody knows.
+func (m *Machine) repliedBeforeEndOfLine(r Reply) Step {
+	if r.Code < 400 || m.state == Cancelling || m.state == Resetting {
+		return m.loseStep()
+	}
+	m.end(RefusedLine)
+	m.to(Closing)
+	return Step{}
+}
+
+// LoseStep ends the dialogue, since the server has begun to reply to a command before
+// it had it.
+func (m *Machine) LoseStep() Step { return m.loseStep() }
 
 // loseStep ends a dialogue in which the server's replies can't be matched to the
 // client's commands any more.
@@ -278,6 +296,7 @@ func (m *Machine) StartedTLS() {
 	}
 	m.tls, m.auth = true, false
 	m.lmtp, m.size, m.suspect, m.asked = false, 0, false, false
+	m.statuses, m.reading, m.more = false, false, false
 	m.endTransaction(true)
 	m.to(Command)
 	if m.relay {

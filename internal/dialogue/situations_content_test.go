@@ -119,7 +119,8 @@ func contentSituations() []situation {
 			name: "Undecided, all refused", like: "Undecided, one refused", from: "Undecided, one refused", way: "reply 550",
 			at: Undecided, kept: "LMTP, active, 2 recipients, refused",
 			rows: []row{
-				{inputs: negative, state: Unwanted, returned: "forward", kept: "LMTP, active, 2 recipients, refused, refused early", why: "one status too many, and the end"},
+				{inputs: negativeBut421, state: Unwanted, returned: "swallow", kept: "LMTP, active, 2 recipients, refused, refused early", why: "one status too many, and the end"},
+				{inputs: "reply 421", state: Unwanted, returned: "forward", kept: "LMTP, active, 2 recipients, refused, refused early", why: "the last word of a server that closes"},
 				{inputs: accepting, state: Closing, returned: "lose step", kept: "LMTP, active, 2 recipients, refused, out of step", why: "all statuses have been given"},
 				{inputs: "read", state: ReadOn, kept: "LMTP, active, 2 recipients, refused, reading", why: "another goroutine reads on"},
 			},

@@ -10,7 +10,8 @@ func endSituations() []situation {
 			at: ReadOn, kept: "LMTP, active, 2 recipients, refused, reading",
 			rows: slices.Concat(noTurn, without("read fails, hand open, hand maybe, hand end, time up, refuse content", usual), []row{
 				{inputs: "reply 220, " + accepting + ", " + intermediate, state: Closing, returned: "lose step", kept: "LMTP, active, 2 recipients, refused, reading, out of step", why: "all statuses have been given"},
-				{inputs: negative, state: Unwanted, returned: "forward", kept: "LMTP, active, 2 recipients, refused, reading, refused early", why: "one status too many, and the end"},
+				{inputs: negativeBut421, state: Unwanted, returned: "swallow", kept: "LMTP, active, 2 recipients, refused, reading, refused early", why: "one status too many, and the end"},
+				{inputs: "reply 421", state: Unwanted, returned: "forward", kept: "LMTP, active, 2 recipients, refused, reading, refused early", why: "the last word of a server that closes"},
 				{inputs: "read fails", state: GivenUp, kept: "LMTP, active, 2 recipients, refused", why: "it may have gone on to commands"},
 				{inputs: "hand open", state: stays, returned: "hand over", why: "the end is not in sight"},
 				{inputs: "hand maybe", state: ReadOn, returned: "hand over", kept: "LMTP, active, 2 recipients, refused, at a stop", why: "whether this was the end, its next Read tells"},
@@ -108,7 +109,8 @@ func endSituations() []situation {
 			at: Unwanted, kept: "active, 1 recipients, refused, refused early",
 			rows: slices.Concat(noTurn, usual, []row{
 				{inputs: "reply 220, " + accepting + ", " + intermediate, state: Closing, returned: "lose step", kept: "active, 1 recipients, refused, refused early", why: "it has refused the message"},
-				{inputs: negative, state: stays, returned: "forward", why: "the end is near"},
+				{inputs: negativeBut421, state: stays, returned: "swallow", why: "the client would take it for the reply to its next command"},
+				{inputs: "reply 421", state: stays, returned: "forward", why: "the last word of a server that closes"},
 			}),
 		},
 		{

@@ -9,7 +9,7 @@
 //	the client's, which is read from         the read deadline runs                       Resume, which Read calls
 //	the user code's, with the client's line  the read deadline stands still               Pause
 //	the user code's, which has answered it   the client has its full time anew            RenewRead
-//	the server's                             what the server sets, counts            SetReadDeadline, SetWriteDeadline
+//	the server's                             what the server sets, counts             SetReadDeadline, SetWriteDeadline
 //	the client's, which takes a reply that   the full time anew                           RenewWrite
 //	  the server didn't write now
 //	the client's, to finish what it began    they count; so does the library's own bound  SetReadBound, ReadPaced
@@ -25,7 +25,6 @@ package timed
 import (
 	"crypto/tls"
 	"errors"
-	"io"
 	"net"
 	"os"
 	"sync"
@@ -305,22 +304,18 @@ func (c *Conn) RenewWrite() {
 // InterruptReads ends a read from the client, and each further one, until AllowReads.
 func (c *Conn) InterruptReads() {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.InterruptReadsLocked()
+	ok := c.InterruptReadsLocked()
+	c.mu.Unlock()
+	if !ok {
+		c.Abort()
+	}
 }
 
-// InterruptReadsLocked is InterruptReads with the lock held.
-func (c *Conn) InterruptReadsLocked() {
+// InterruptReadsLocked is InterruptReads with the lock held. It returns false if raw takes
+// no deadline: then only Abort ends a read.
+func (c *Conn) InterruptReadsLocked() bool {
 	c.interrupted = true
-	if c.armReadLocked() == nil {
-		return
-	}
-	// Then only this ends it.
-	if tc, ok := c.raw.(*tls.Conn); ok {
-		tc.NetConn().Close() // without an alert that could block
-	} else {
-		c.raw.Close()
-	}
+	return c.armReadLocked() == nil
 }
 
 // AllowReads ends InterruptReads.
@@ -429,70 +424,4 @@ func (c *Conn) rearmWrite() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return resumesWrites(c.raw) && c.writes.early(c.writes.at) && c.writes.arm(c.writes.at, c.raw.SetWriteDeadline) == nil
-}
-
-// LimitWrite interrupts a write under way when d is over, and gives later ones that
-// much, whatever the server's deadline is.
-func (c *Conn) LimitWrite(d time.Duration) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.writes.at, c.writes.after = FromNow(d), d
-	c.armWriteLocked()
-}
-
-// WriteBeneathTLS writes p, in d at most, in plaintext: to a client that has begun
-// without TLS where raw is a *tls.Conn. If raw isn't, it does nothing. It needs no lock.
-func (c *Conn) WriteBeneathTLS(p []byte, d time.Duration) {
-	if tc, ok := c.raw.(*tls.Conn); ok {
-		plain := tc.NetConn()
-		plain.SetWriteDeadline(time.Now().Add(d))
-		c.transmit(plain, p)
-	}
-}
-
-// Linger ends what is written to the client, and drops what it still sends, for d and
-// for limit octets at most. It returns when the client has done the same, or at once
-// if raw can't be closed for writing alone.
-func (c *Conn) Linger(d time.Duration, limit int64) {
-	w, ok := c.raw.(interface{ CloseWrite() error })
-	if !ok {
-		return
-	}
-	end := c.limitAlert()
-	err := w.CloseWrite()
-	end()
-	if err != nil {
-		return
-	}
-	c.limitRead(d)
-	io.CopyN(io.Discard, (*lastReads)(c), limit)
-}
-
-// limitRead gives the last reads that much time, whatever the server's deadline is.
-func (c *Conn) limitRead(d time.Duration) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.reads.arm(FromNow(d), c.raw.SetReadDeadline)
-}
-
-// lastReads reads what nobody wants, up to the deadline that raw has.
-type lastReads Conn
-
-// Read implements io.Reader.
-func (r *lastReads) Read(p []byte) (int, error) { return (*Conn)(r).receive(p) }
-
-// Close closes raw. It needs no lock.
-func (c *Conn) Close() error {
-	defer c.limitAlert()()
-	return c.raw.Close()
-}
-
-// limitAlert bounds the time in which the client has to take the close_notify alert
-// of TLS, until the result is called.
-func (c *Conn) limitAlert() (end func() bool) {
-	tc, ok := c.raw.(*tls.Conn)
-	if !ok {
-		return func() bool { return false }
-	}
-	return time.AfterFunc(alertTime, func() { tc.NetConn().Close() }).Stop
 }
