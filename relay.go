@@ -81,6 +81,7 @@ func (c *conn) relayNext(p []byte, begins bool) (n int, err error) {
 		return 0, c.dropRest()
 	case dialogue.Unwanted:
 		c.linger(drainTime, maxDrain)
+		c.s.Close()
 		return 0, io.ErrUnexpectedEOF
 	case dialogue.GivenUp:
 		return 0, io.ErrUnexpectedEOF
@@ -282,6 +283,9 @@ func (c *conn) relayReplies(p []byte) (n int, waits bool, err error) {
 	for len(b) > 0 {
 		reply, code, err := c.out.next(b, c.s.cfg.reply)
 		switch {
+		case err != nil && c.hasEnded():
+			c.out.lost = true
+			return 0, false, net.ErrClosed
 		case err != nil:
 			return 0, false, c.loseStep(dialogue.MalformedReply)
 		case reply == nil:

@@ -185,8 +185,10 @@ func (m *Machine) HangUp(r Reason) Refusal {
 	if r == TooLong && m.state.IsSASL() {
 		refusal = tooLongResponse
 	}
-	m.end(r)
-	m.to(Closing)
+	if !m.state.HasEnded() {
+		m.end(r)
+		m.to(Closing)
+	}
 	return refusal
 }
 

@@ -174,7 +174,6 @@ func endSituations() []situation {
 			at: Over, kept: none,
 			rows: []row{
 				{inputs: "answer word 421", state: stays, returned: "send 1, disconnect", why: "nobody gets it"},
-				{inputs: "hang up", state: Over, returned: "500", kept: "too long", why: "nobody gets it"},
 				{inputs: "finish", state: stays, why: "the server has had the last word"},
 			},
 		},
@@ -182,7 +181,6 @@ func endSituations() []situation {
 			name: "Over in a message", like: "Over", from: "Content", way: "close",
 			at: Over, kept: "active, 1 recipients, 1 due",
 			rows: []row{
-				{inputs: "hang up", state: Over, returned: "500", kept: "active, 1 recipients, 1 due, too long", why: "nobody gets it"},
 				{inputs: "finish", state: stays, returned: "in message", why: "it must not take this for the end of the message"},
 			},
 		},

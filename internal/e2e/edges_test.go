@@ -150,6 +150,35 @@ func TestTheTimeOfAHookAtALineThatCameWithOthersIsNotTheContents(t *testing.T) {
 	}
 }
 
+// TestTheEndIsNotHeldUpByAReplyThatTheClientDoesNotTake is about the last reply, which the
+// client never reads, while a Read of the server's waits.
+func TestTheEndIsNotHeldUpByAReplyThatTheClientDoesNotTake(t *testing.T) {
+	ended := make(chan time.Duration, 1)
+	tr := newTransport(true, func() (net.Conn, net.Conn, error) {
+		server, client := connectByCable()
+		server.out.room = len("220 x\r\n")
+		return server, client, nil
+	})
+	c := runScript(t, tr, &smtpproxy.Proxy{}, func(c net.Conn) {
+		read := make(chan struct{})
+		go func() {
+			defer close(read)
+			c.Read(make([]byte, 10))
+		}()
+		io.WriteString(c, "220 x\r\n")
+		start := time.Now()
+		unlock := time.AfterFunc(patience, func() { c.Close() })
+		defer unlock.Stop()
+		io.WriteString(c, "nonsense\r\n")
+		<-read
+		ended <- time.Since(start)
+	})
+	defer c.Close()
+	if d := <-ended; d > patience/2 {
+		t.Errorf("the end has taken %v", d)
+	}
+}
+
 // deadReads is a connection that can't be given a read deadline.
 type deadReads struct{ net.Conn }
 

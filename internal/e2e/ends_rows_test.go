@@ -82,6 +82,20 @@ func readsBeside(what func(h *endHost)) func(h *endHost) {
 	}
 }
 
+// whileItReads does something while a Read of the server's is under way.
+func whileItReads(what func(h *endHost)) func(h *endHost) {
+	return func(h *endHost) {
+		read := make(chan struct{})
+		go func() {
+			defer close(read)
+			h.readOn(1)
+		}()
+		time.Sleep(10 * time.Second) // in a bubble
+		what(h)
+		<-read
+	}
+}
+
 // closesIn is a server that is closed while it is at something.
 func closesIn(at func(h *endHost)) func(h *endHost) {
 	return func(h *endHost) {
@@ -246,6 +260,22 @@ var finales = []finale{
 		codes: "220 250 421", got: toHello, log: "reply that fits no command", alone: true, after: time.Second, lingers: lingers},
 	{why: "nonsense, while a Read waits", turns: behind("", toHello, 2), serve: readsBeside(sayOnce("nonsense\r\n")),
 		codes: "220 250 421", got: toHello, log: "malformed reply from the server", alone: true, after: time.Second, lingers: lingers},
+	{why: "a reply that fits nothing, when the server's time to write is over", turns: behind("", toHello, 2), serve: upTo("EHLO", func(h *endHost) {
+		h.SetWriteDeadline(time.Now().Add(time.Second))
+		h.say("250 x\r\n")
+		time.Sleep(time.Minute) // in a bubble
+		h.say("250 x\r\n")
+	}), codes: "220 250 421", got: toHello, log: "reply that fits no command", after: time.Minute, lingers: lingers, knows: true},
+	{why: "nonsense, while a Read waits for a reply and the client has gone", turns: behind(toHello, "NOOP\r\nNOOP\r\n", 0), leave: closesItsSide,
+		serve: upTo("NOOP", whileItReads(sayOnce("nonsense\r\n"))), after: 10 * time.Second,
+		codes: "220 250 421", got: toHello + "NOOP\r\n", log: "malformed reply from the server", lingers: lingers},
+	{why: "nonsense, while the rest of a message with a bare LF is dropped", turns: behind(toHello+toMail+"DATA\r\n", "a\nb", 1),
+		proxy: proxyOf(smtpproxy.Proxy{RejectBareNewlines: true}), serve: inContent(whileItReads(sayOnce("nonsense\r\n"))), after: 10 * time.Second,
+		codes: "220 250 250 250 354 421", got: toHello + toMail + "DATA\r\n", log: "malformed reply from the server", alone: true, lingers: lingers},
+	{why: "nonsense, while a chunk that the hook has refused is dropped", turns: behind(toHello+"MAIL FROM:<a@b>\r\n", "BDAT 9\r\nx", 1),
+		proxy: proxyOf(smtpproxy.Proxy{Hook: atChunks(reply{Code: 450}, nil)}),
+		serve: upTo("MAIL", func(h *endHost) { h.say("250 x\r\n"); whileItReads(sayOnce("nonsense\r\n"))(h) }), after: 10 * time.Second,
+		codes: "220 250 250 421", got: toHello + "MAIL FROM:<a@b>\r\n", log: "malformed reply from the server", alone: true, lingers: lingers},
 
 	// The server leaves.
 	{why: "QUIT", turns: behind(toHello, "QUIT\r\n", 1), codes: "220 250 221", got: toHello + "QUIT\r\n"},
@@ -303,6 +333,10 @@ var finales = []finale{
 	{why: "the server is closed while a reply is due", turns: behind(toHello, "NOOP\r\n", 1),
 		serve: upTo("NOOP", closesIn(func(h *endHost) { h.readOn(1) })),
 		codes: "220 250", got: toHello + "NOOP\r\n", after: time.Minute},
+	{why: "the server is closed while a reply is due, and the client has gone", turns: behind(toHello, "NOOP\r\nNOOP\r\n", 0), leave: closesItsSide,
+		serve: upTo("NOOP", whileItReads(func(h *endHost) { h.Close() })), codes: "220 250", got: toHello + "NOOP\r\n"},
+	{why: "the server is closed while a reply is held", turns: behind(toHello, toMail, 1),
+		serve: upTo("MAIL", func(h *endHost) { h.say("250 x\r\n"); h.Close() }), codes: "220 250 250", got: toHello + "MAIL FROM:<a@b>\r\n"},
 
 	// The client leaves.
 	{why: "the client ends before it is greeted", turns: []turn{{}}, leave: closesItsSide, codes: "220", open: true},

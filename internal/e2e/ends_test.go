@@ -70,6 +70,8 @@ type endHost struct {
 	net.Conn
 	r        *bufio.Reader
 	raw      *cableEnd // beneath the library, in a bubble
+	session  *smtpproxy.Session
+	log      *logbook
 	received strings.Builder
 	readErr  error // of the Read that has failed
 
@@ -94,6 +96,8 @@ func (h *endHost) Read(p []byte) (int, error) {
 		h.t.Error("a Read has returned neither octets nor an error")
 	case err == nil && h.readErr != nil:
 		h.t.Errorf("behind %v, a Read returned %q", h.readErr, p[:n])
+	case !closed && h.isClosed() && h.raw != nil && time.Since(h.closedAt) > 0:
+		h.t.Errorf("a Read has waited for %v behind Close", time.Since(h.closedAt))
 	case closed && !errors.Is(err, net.ErrClosed):
 		h.t.Errorf("behind Close, a Read returned %v", err)
 	case err != nil && ended && err != h.readErr && !h.isClosed():
@@ -202,13 +206,17 @@ type hostAct struct {
 	breaks bool   // what it writes is out of step
 	// races: a Read may end all before it writes.
 	races bool
-	// onlyOpen: it does so only where the dialogue isn't over.
-	onlyOpen bool
 }
 
 var hostActs = []hostAct{
 	{why: "it reads again and again", act: func(h *endHost) {
 		h.readOn(20)
+		if h.lingers != 0 && h.session.Context().Err() == nil {
+			h.t.Error("the library has ended the connection, and the session isn't over")
+		}
+		if want := h.finale.log; h.lingers != 0 && want != "" && len(h.log.lines(want)) != 1 {
+			h.t.Errorf("the server has been told of the end, and %q isn't logged", want)
+		}
 		if h.lingers != 0 && h.raw != nil {
 			time.Sleep(time.Minute) // in a bubble: the library closes
 		}
@@ -224,7 +232,7 @@ var hostActs = []hostAct{
 		}
 	}},
 	{why: "it writes half a reply", act: func(h *endHost) { h.say("250 mo"); h.readOn(3) }},
-	{why: "it writes nonsense", open: "421", breaks: true, onlyOpen: true, act: func(h *endHost) {
+	{why: "it writes nonsense", open: "421", breaks: true, act: func(h *endHost) {
 		for range 3 {
 			h.say("nonsense\r\n")
 			h.readOn(1)
@@ -397,20 +405,19 @@ func (f *finale) play(t *testing.T, w wiring, host hostAct, client *clientAct) {
 	tr := newTransport(true, func() (net.Conn, net.Conn, error) { return w.server, c, nil })
 	l := p.Listener(tr)
 	defer l.Close()
-	h := &endHost{t: t, finale: f, raw: w.raw}
+	h := &endHost{t: t, finale: f, raw: w.raw, log: log}
 	wait := synctest.Wait
 	if w.raw == nil {
 		wait = func() {}
 	}
 	served := make(chan struct{})
-	var session *smtpproxy.Session
 	go func() {
 		defer close(served)
 		conn, err := l.Accept()
 		if err != nil {
 			return
 		}
-		session, _ = smtpproxy.SessionOf(conn)
+		h.session, _ = smtpproxy.SessionOf(conn)
 		h.serveWith(conn)
 		tooLong := time.AfterFunc(24*time.Hour, func() {
 			t.Error("the server waits for ever")
@@ -484,7 +491,7 @@ func (f *finale) play(t *testing.T, w wiring, host hostAct, client *clientAct) {
 	if codes := got.await(1 << 20); !slices.Equal(codes, want) && !(f.mayMiss(host, client) && isPrefix(codes, want)) {
 		t.Errorf("the client got %q, want %q", codes, want)
 	}
-	if session == nil || session.Context().Err() == nil {
+	if h.session == nil || h.session.Context().Err() == nil {
 		t.Error("the session isn't over")
 	}
 	wait() // a line of the log may be written behind Close
@@ -551,9 +558,6 @@ func TestBehindTheEndOfAConnectionNothingMoreIsReadOrAnswered(t *testing.T) {
 		f := &finales[i]
 		t.Run(f.why, func(t *testing.T) {
 			for _, host := range hostActs {
-				if host.onlyOpen && !f.open {
-					continue
-				}
 				if f.leave != nil {
 					bubble(t, host.why, func(t *testing.T) { f.play(t, inMemoryWiring(), host, nil) })
 					continue
@@ -591,6 +595,30 @@ func TestAConnectionThatCannotBeHalfClosedEndsAtOnce(t *testing.T) {
 	}
 }
 
+// A connection that takes no deadlines is closed to end a Read.
+func TestAConnectionWithoutDeadlinesEndsAtOnceWhileItIsRead(t *testing.T) {
+	rows := 0
+	for i := range finales {
+		f := finales[i]
+		if f.leave != nil || f.lingers == 0 || !strings.Contains(f.why, "while a Read waits") {
+			continue
+		}
+		rows++
+		bubble(t, f.why, func(t *testing.T) {
+			w := inMemoryWiring()
+			w.server, w.halfCloses = withoutDeadlines{w.server}, false
+			for _, client := range clientActs {
+				if client.why == silence {
+					f.play(t, w, hostActs[0], &client)
+				}
+			}
+		})
+	}
+	if rows == 0 {
+		t.Error("there are none")
+	}
+}
+
 // A sample of the same over sockets, where nothing takes its time.
 func TestBehindTheEndOfATCPConnectionNothingMoreIsReadOrAnswered(t *testing.T) {
 	leaveNothing(t)
@@ -604,7 +632,7 @@ func TestBehindTheEndOfATCPConnectionNothingMoreIsReadOrAnswered(t *testing.T) {
 			for j, host := range hostActs {
 				for k, client := range clientActs {
 					switch {
-					case (i+j+k)%3 > 0, !f.allows(client), host.onlyOpen && !f.open:
+					case (i+j+k)%3 > 0, !f.allows(client):
 						continue
 					case client.stays && !(client.much && f.lingers == lingers):
 						continue // a second, or half a minute
