@@ -129,7 +129,7 @@ func TestTheDialogueDoesNoIOAndKnowsNoTimeAndNoLock(t *testing.T) {
 }
 
 // connFiles are those of conn, which knows I/O alone.
-var connFiles = []string{"conn.go", "relay.go", "input.go", "output.go", "content.go", "waits.go", "handover.go", "listener.go"}
+var connFiles = []string{"conn.go", "relay.go", "replies.go", "input.go", "output.go", "content.go", "waits.go", "handover.go", "listener.go"}
 
 // A reply begins with a code; a verb is four or more capital letters.
 var smtpLiteral = regexp.MustCompile(`^[2-5][0-9][0-9]\b|\b[A-Z]{4,}\b|^\*$`)

@@ -1,0 +1,227 @@
+package smtpproxy
+
+import (
+	"crypto/tls"
+	"errors"
+	"net"
+	"os"
+
+	"github.com/seed3262c777/smtpproxy/internal/buffer"
+	"github.com/seed3262c777/smtpproxy/internal/dialogue"
+	"github.com/seed3262c777/smtpproxy/internal/peek"
+	"github.com/seed3262c777/smtpproxy/internal/wire"
+)
+
+// This file takes one reply after the other to the client: the server's, when they have
+// moved the machine, and those of hook and library.
+
+// relayReplies is Write, for one caller at a time. It tells whether the caller has to
+// wait before it returns (see dialogue.Machine.MayReturn).
+func (c *conn) relayReplies(p []byte) (n int, waits bool, err error) {
+	c.out.writing.Lock()
+	defer c.out.writing.Unlock()
+	switch {
+	case c.closed.Load(), c.out.lost:
+		return 0, false, net.ErrClosed
+	case c.client.IsDetached():
+		return len(p), false, nil
+	}
+	if err := c.begin(); err != nil {
+		return 0, false, err
+	}
+	if c.closed.Load() {
+		return 0, false, net.ErrClosed // while it began
+	}
+	b := p
+	if c.out.partial.Len() > 0 {
+		c.out.partial.Put(p)
+		b = c.out.partial.Held()
+	}
+	for len(b) > 0 {
+		reply, code, err := c.out.next(b, c.s.cfg.reply)
+		switch {
+		case err != nil && c.hasEnded():
+			c.out.lost = true
+			return 0, false, net.ErrClosed
+		case err != nil:
+			return 0, false, c.loseStep(dialogue.MalformedReply)
+		case reply == nil:
+			return len(p), waits, nil
+		}
+		if waits, err = c.relayReply(code, reply); err != nil {
+			c.out.partial.Release()
+			return 0, false, err
+		}
+		b = b[len(reply):]
+	}
+	c.out.partial.Release()
+	return len(p), waits, nil
+}
+
+// relayReply gives the client one reply of the server's: the machine moves, and then,
+// without the lock, the reply is sent.
+func (c *conn) relayReply(code int, reply []byte) (waits bool, err error) {
+	s := c.s
+	accepted, greets := s.beforeReply(code)
+	early := greets && c.talksEarly()
+
+	s.mu.Lock()
+	s.conn.earlyTalker = s.conn.earlyTalker || early
+	var lines []string
+	if s.m.WantsKeywords() {
+		lines = wire.ReplyLines(reply)
+	}
+	step, others := s.replied(code, accepted, lines)
+	if others != nil {
+		reply = printed(code, others)
+	}
+	c.waits.content = c.waits.content || step.News == dialogue.ContentBegins
+	waits = !s.m.MayReturn()
+	c.awaitsRest(waits)
+	wakes := c.waits.reply != nil
+	s.mu.Unlock()
+
+	switch step.Fate {
+	case dialogue.LoseStep:
+		return false, c.loseStep(dialogue.OutOfStep)
+	case dialogue.Keep, dialogue.Postpone:
+		c.out.kept.Put(reply)
+	case dialogue.Forward:
+		c.sendKeptHere()
+		err = c.send(reply, step.Hold)
+	}
+	if wakes {
+		s.mu.Lock()
+		c.wakeRead()
+		s.mu.Unlock()
+	}
+	return waits, err
+}
+
+// printed returns a reply as it is sent. Inlined, it would cost each connection
+// stack where the least is left: see decision.
+//
+//go:noinline
+func printed(code int, lines []string) []byte { return wire.AppendReply(nil, code, lines) }
+
+// talksEarly tells whether the client has sent something before the greeting. (What a
+// Read has read ahead that waits for the greeting, it tells itself: see awaitReply.)
+func (c *conn) talksEarly() bool {
+	raw := c.client.NetConn()
+	tc, ok := raw.(*tls.Conn)
+	if !ok {
+		return peek.Pending(raw)
+	}
+	if peek.Pending(tc.NetConn()) {
+		return true
+	}
+	// The handshake may have read more from the socket than it needed. That
+	// can be had without reading from the socket.
+	if !c.client.TakesDeadlines() || !c.in.reading.TryLock() {
+		return false
+	}
+	defer c.in.reading.Unlock()
+	if c.in.ahead.Len() > 0 {
+		return true
+	}
+	c.client.InterruptReads()
+	c.in.ahead.Reserve(buffer.Small)
+	c.in.err = c.in.ahead.Fill(&c.client, buffer.Small)
+	c.client.AllowReads()
+	if errors.Is(c.in.err, os.ErrDeadlineExceeded) {
+		c.in.err = nil
+	}
+	return c.in.ahead.Len() > 0
+}
+
+// respond sends a reply that is not the server's, as often as the client counts on it.
+func (c *conn) respond(r Reply, copies int, hold bool) {
+	c.out.writing.Lock()
+	defer c.out.writing.Unlock()
+	for range copies {
+		c.client.RenewWrite()
+		c.send(r.appendTo(nil), hold)
+	}
+}
+
+// send writes a reply to the client, or holds it while more commands wait. Its caller
+// holds out.writing.
+func (c *conn) send(reply []byte, hold bool) error {
+	err := c.out.send(&c.client, reply, hold)
+	if err != nil {
+		c.writeFailed()
+	} else if c.out.held.Len() > 0 {
+		c.out.startTimer(c.holdTimeUp)
+	}
+	return err
+}
+
+// writeFailed notes that a reply couldn't be sent.
+func (c *conn) writeFailed() {
+	c.s.mu.Lock()
+	defer c.s.mu.Unlock()
+	c.s.m.WriteFailed()
+	c.s.moved(false)
+}
+
+// sendKept sends the replies that were kept.
+func (c *conn) sendKept() {
+	c.out.writing.Lock()
+	defer c.out.writing.Unlock()
+	c.client.RenewWrite()
+	c.sendKeptHere()
+}
+
+// sendKeptHere is sendKept for who holds out.writing.
+func (c *conn) sendKeptHere() {
+	if c.out.kept.Len() > 0 {
+		kept := c.out.kept.Move()
+		c.send(kept.Held(), false)
+		kept.Release()
+	}
+}
+
+// flush sends what is held, before Read waits for the client. If another
+// goroutine is writing, that one, or the timer, sends it.
+func (c *conn) flush() {
+	if c.out.holds.Load() && c.out.writing.TryLock() {
+		c.sendHeld()
+		c.out.writing.Unlock()
+	}
+}
+
+// sendHeld sends what is held. Its caller holds out.writing.
+func (c *conn) sendHeld() {
+	if c.out.held.Len() > 0 {
+		c.client.RenewWrite()
+		if err := c.out.sendHeld(&c.client); err != nil {
+			c.writeFailed()
+		}
+	}
+}
+
+// holdTimeUp sends what has been held long enough.
+func (c *conn) holdTimeUp() {
+	c.out.writing.Lock()
+	defer c.out.writing.Unlock()
+	c.out.ticking = false
+	c.sendHeld()
+}
+
+// loseStep ends the connection when the server's replies can't be matched to
+// the client's commands any more. Its caller holds out.writing.
+func (c *conn) loseStep(why dialogue.Reason) error {
+	c.out.lost = true
+	c.out.partial.Release()
+	c.out.kept.Release()
+	c.s.mu.Lock()
+	r := c.s.m.HangUp(why)
+	c.s.moved(false)
+	c.wakeRead()
+	c.s.mu.Unlock()
+	c.client.RenewWrite()
+	c.send(replyOf(r).appendTo(nil), false)
+	// A Read that waits for the client ends now.
+	c.client.InterruptReads()
+	return net.ErrClosed
+}
