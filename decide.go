@@ -2,6 +2,7 @@ package smtpproxy
 
 import (
 	"context"
+	"strings"
 
 	"github.com/seed3262c777/smtpproxy/internal/address"
 	"github.com/seed3262c777/smtpproxy/internal/ascii"
@@ -180,10 +181,15 @@ func (s *Session) pass(q *call, d *decision) {
 		}
 		l = lineOf(v, line)
 	}
-	if l.Verb == dialogue.BDAT && l.Size >= 0 {
+	// Of what a server could read in more ways than one, it gets one form (RFC 5321
+	// section 4.1.1: blanks behind a command are none of it).
+	switch {
+	case l.Verb == dialogue.BDAT && l.Size >= 0:
 		line = dialogue.CanonicalBDAT(line)
-		d.pass.Command = line
+	case l.Verb == dialogue.STARTTLS:
+		line = strings.TrimRight(line, " \t")
 	}
+	d.pass.Command = line
 	a := s.m.Passed(l, d.pass.Next, q.behind > nothingBehind)
 	d.begins = a.Begins
 	switch a.Do {

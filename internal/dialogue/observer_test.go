@@ -166,7 +166,7 @@ func (o *observer) replied(r Step, before *Machine, code int) (told bool, err er
 		}
 	}
 	ofMessage := message || before.state == Executing && before.has.verb == BDAT
-	if ofMessage && code/100 != 2 {
+	if ofMessage && code/100 != 2 && code != 354 && code != 334 { // 354 and 334 ask for more
 		o.refused = true
 	}
 	if before.state == Executing && !o.m.state.HasEnded() {
@@ -184,7 +184,10 @@ func (o *observer) executed(before *Machine, code int) {
 	case code == 334:
 	case code == 354:
 		o.owes = o.statuses()
-		o.refused, o.ended, o.maybe = false, !before.relay, false // see Session
+		if verb != BDAT { // else a Session's host has given statuses of it before
+			o.refused = false
+		}
+		o.ended, o.maybe = !before.relay, false // see Session
 	case verb == XCLIENT && code == 220:
 		o.lmtp = false
 		o.clear()
