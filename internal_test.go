@@ -55,3 +55,21 @@ func TestNothingIsKeptOfAMAILThatHasWaitedForRSET(t *testing.T) {
 		t.Errorf("reset once more: %q", d.pass.Command)
 	}
 }
+
+// What a Write and a Read on two goroutines may come to, one step after the other: the
+// reply has begun before there is a command, and is complete when RCPT is passed.
+func TestAReplyThatHasBegunBeforeTheRCPTCommandIsOutOfStep(t *testing.T) {
+	s := newSession(new(Proxy).config(), facts{}, (&Transaction{Active: true}).known(), true)
+	s.Replied(220)
+	accepted, _ := s.beforeReply(250)
+	s.Command(t.Context(), "RCPT TO:<c@d>")
+	s.mu.Lock()
+	step, _ := s.replied(250, accepted, nil)
+	s.mu.Unlock()
+	if step.Fate != dialogue.LoseStep || s.m.Reason() != dialogue.OutOfStep || s.Context().Err() == nil {
+		t.Errorf("the reply's fate is %d, the session ends for %q, %v", step.Fate, s.m.Reason(), s.Context().Err())
+	}
+	if n := s.Transaction().Recipients.Len(); n > 0 {
+		t.Errorf("there are %d recipients", n)
+	}
+}

@@ -26,6 +26,7 @@ import (
 //	SILENCE 10s    it waits for so long, and gets nothing, in a bubble
 //	BROKEN "octets" its Read fails, and not as at the end, behind no more than those
 //	               octets
+//	PART "octets"  its Read has room for those octets, and no more
 
 // scripted is a server that does what its script says, on one connection.
 type scripted struct {
@@ -90,12 +91,13 @@ func (s *scripted) step(c net.Conn, r *bufio.Reader, step string) error {
 		if err != nil {
 			return err
 		}
-		got := make([]byte, len(octets))
-		n, err := io.ReadFull(r, got)
-		if !bytes.Equal(got, octets) {
-			return fmt.Errorf("got %q, %w", got[:n], err)
+		return expectOctets(r, octets)
+	case "PART":
+		octets, err := unquote(text)
+		if err != nil || r.Buffered() > 0 {
+			return fmt.Errorf("it has read %d octets more, %w", r.Buffered(), err)
 		}
-		return nil
+		return expectOctets(c, octets)
 	case "BESIDE":
 		s.beside.Go(func() { io.WriteString(c, text+"\r\n") })
 		return nil
@@ -127,6 +129,16 @@ func (s *scripted) step(c net.Conn, r *bufio.Reader, step string) error {
 		return nil
 	}
 	return fmt.Errorf("unknown step")
+}
+
+// expectOctets reads those octets.
+func expectOctets(r io.Reader, octets []byte) error {
+	got := make([]byte, len(octets))
+	n, err := io.ReadFull(r, got)
+	if !bytes.Equal(got, octets) {
+		return fmt.Errorf("got %q, %w", got[:n], err)
+	}
+	return nil
 }
 
 // expectTimeout reads with so much time, and gets nothing.
