@@ -220,7 +220,7 @@ func TestAnOldConnectionThatFailsBehindSTARTTLSChangesNothing(t *testing.T) {
 			leaveNothing(t)
 			tr := overTCP(t)
 			old, got := make(chan net.Conn, 1), make(chan string, 1)
-			serveScript(t, (&smtpproxy.Proxy{TLSConfig: serverTLS()}).Listener(tr), func(n int, c net.Conn, r *bufio.Reader) {
+			serveScript(t, (&smtpproxy.Proxy{TLSConfig: serverTLS()}).Listener(tr), func(_ int, c net.Conn, r *bufio.Reader) {
 				io.WriteString(c, "220 x\r\n")
 				for line := ""; ; io.WriteString(c, "250 x\r\n") {
 					if line, _ = r.ReadString('\n'); line == row.line+"\r\n" {
