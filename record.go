@@ -60,8 +60,8 @@ func (s *Session) record(news dialogue.News, accepted *Recipient) {
 		}
 	}
 	switch s.m.State() {
-	case dialogue.Executing, dialogue.Resetting, dialogue.Reset:
-		// The command is still to come, or to be replied to.
+	case dialogue.Reset:
+		// MAIL is still to come.
 	case dialogue.Response:
 		// The exchange goes on.
 	default:
