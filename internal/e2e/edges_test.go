@@ -45,7 +45,11 @@ func readsOnInLMTP(t *testing.T, status string, before, slow time.Duration, rest
 				time.Sleep(slow) // in a bubble
 			}
 		}
+		begin := time.Now()
 		<-told
+		if d := time.Since(begin); d > 0 {
+			t.Errorf("behind the end, the Write of the status goes on for %v", d)
+		}
 		if line, _ := h.line(); line == "QUIT" {
 			h.say("221 x\r\n")
 		}

@@ -133,3 +133,40 @@ func TestTheWriteOfAnEarlyStatusWaitsNoLongerForWhatCameBefore(t *testing.T) {
 		}
 	})
 }
+
+// A server that reads on while it tells the first status does so on another goroutine,
+// and has another one to tell: its Write has nothing more to wait for.
+func TestTheWriteOfAnEarlyStatusReturnsWhenTheServerReadsOn(t *testing.T) {
+	bubble(t, "two recipients", func(t *testing.T) {
+		const before = 100 * time.Millisecond // the server reads on
+		waited, read := make(chan time.Duration, 1), make(chan string, 1)
+		c := runScript(t, overPipe(t), &smtpproxy.Proxy{}, func(c net.Conn) {
+			b := make([]byte, 100)
+			for _, reply := range []string{"220 x\r\n", "250 x\r\n", "250 a\r\n", "250 b\r\n", "250 c\r\n", "354 go\r\n"} {
+				io.WriteString(c, reply)
+				c.Read(b)
+			}
+			go func() {
+				begin := time.Now()
+				io.WriteString(c, "550 5.7.1 <b> no\r\n")
+				waited <- time.Since(begin)
+			}()
+			time.Sleep(before) // in a bubble
+			n, _ := c.Read(b)
+			read <- string(b[:n])
+		})
+		c.SetDeadline(time.Time{})
+		c.send("LHLO y\r\nMAIL FROM:<a@a>\r\nRCPT TO:<b@b>\r\nRCPT TO:<c@c>\r\nDATA\r\n")
+		c.expect("220", "250", "250 a", "250 b", "250 c", "354 go")
+		c.send("one\r\n")
+		c.expect("550 5.7.1 <b> no")
+		time.Sleep(2 * before) // in a bubble: the server waits for the rest
+		c.send("two\r\n")
+		if line := <-read; line != "two\r\n" {
+			t.Errorf("the server reads %q", line)
+		}
+		if d := <-waited; d != before {
+			t.Errorf("the Write waits %v, want %v", d, before)
+		}
+	})
+}
