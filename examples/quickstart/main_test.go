@@ -121,7 +121,7 @@ func TestNoCredentialIsPrinted(t *testing.T) {
 
 func TestServesOtherClientsUntilTerminated(t *testing.T) {
 	if runtime.GOOS == "windows" {
-		t.Skip("no SIGTERM to send")
+		t.Skip("no SIGTERM to send") // Windows has none
 	}
 	cmd := program(t, "-addr", "127.0.0.1:0")
 	cmd.Stderr = os.Stderr

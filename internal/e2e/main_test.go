@@ -287,7 +287,8 @@ func TestClosingAServerFreesAClientThatNeverReads(t *testing.T) {
 			io.WriteString(c, "EHLO x\r\n"+strings.Repeat("NOOP\r\n", commands))
 		}()
 		// Until next to nothing moves any more: when a socket's buffers are full,
-		// only time tells. Over a pipe, not even the greeting gets away.
+		// only time tells, and a bubble has no sockets. Over a pipe, not even the
+		// greeting gets away.
 		for n := int64(-1); passed.Load()-n > 100 || n < 0; time.Sleep(50 * time.Millisecond) {
 			n = passed.Load()
 		}

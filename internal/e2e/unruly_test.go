@@ -129,7 +129,7 @@ func TestAReplyTooManyThatMeetsARCPTCommandIsOutOfStep(t *testing.T) {
 		close(release)
 		time.Sleep(moment) // the hook's decision does, behind it
 		close(first)
-		time.Sleep(moment)
+		time.Sleep(moment) // the Write goes on: a mutex that others hold is nothing a bubble sees
 		close(second)
 
 		if v := inTime(t, "Write", wrote); v != nil {

@@ -108,9 +108,9 @@ func strike(t *testing.T, h host, a attack, c cut, f front) string {
 			if s.send(r, c, p.octets) != nil {
 				break // the host has closed
 			}
-			time.Sleep(p.pause)
+			time.Sleep(p.pause) // a bubble's: what was sent comes alone
 		}
-		time.Sleep(time.Second)
+		time.Sleep(time.Second) // a bubble's: the host has read all
 		_, problem := s.close()
 		events = s.rec.all()
 		return problem

@@ -81,11 +81,12 @@ func TestARSETThatTheHostDoesNotTakeIsTheEnd(t *testing.T) {
 		{"the host goes", says("421 4.3.2 script is closing"), "421 4.3.2 script is closing", 0},
 		{"the host asks for more", says("354 more"), "421 ", 0},
 		{"the host answers for TLS", says("220 ready"), "421 ", 0},
+		// The host's sleeps are a bubble's.
 		{"the host takes its time", func(c net.Conn) bool { time.Sleep(30 * time.Second); return write(c, "250 at last") }, "250 ok", 30 * time.Second},
 		{"the host takes its time to refuse", func(c net.Conn) bool { time.Sleep(30 * time.Second); return write(c, "500 no") }, "421 ", 30 * time.Second},
 		{"the host writes half of it first", func(c net.Conn) bool {
 			io.WriteString(c, "250-a\r\n25")
-			time.Sleep(time.Second)
+			time.Sleep(time.Second) // a bubble's
 			return write(c, "0 b")
 		}, "250 ok", time.Second},
 	} {

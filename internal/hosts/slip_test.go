@@ -148,7 +148,7 @@ func blast(t *testing.T, seed uint64, h host, c cut, tr transport, f front, chec
 			if stage.send(r, c, p.octets) != nil {
 				break // the host has closed
 			}
-			time.Sleep(p.pause)
+			time.Sleep(p.pause) // what was sent comes alone; no time in a bubble, 0 without one
 		}
 		if tr.bubble {
 			time.Sleep(time.Second) // until all has been done that can be

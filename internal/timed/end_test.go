@@ -351,7 +351,7 @@ func TestLingeringReadsOnWithinBounds(t *testing.T) {
 			go func() {
 				n := 0
 				for n < tt.sends {
-					time.Sleep(tt.each)
+					time.Sleep(tt.each) // the client is slow, on a socket, which no bubble has
 					if _, err := client.Write([]byte("x")); err != nil {
 						break
 					}
