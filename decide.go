@@ -175,11 +175,10 @@ func (s *Session) pass(q *call, d *decision) {
 	line := d.pass.Command
 	l := dialogue.Line{Verb: q.verb}
 	if !q.cmd.SASL {
-		v := q.verb
 		if line != q.cmd.Line {
-			_, v = dialogue.VerbOf(line)
+			_, l.Verb = dialogue.VerbOf(line)
 		}
-		l = lineOf(v, line)
+		describe(&l, line)
 	}
 	// Of what a server could read in more ways than one, it gets one form (RFC 5321
 	// section 4.1.1: blanks behind a command are none of it).
@@ -194,7 +193,7 @@ func (s *Session) pass(q *call, d *decision) {
 	d.begins = a.Begins
 	switch a.Do {
 	case dialogue.Refuse:
-		d.refuse(&a.Refusal)
+		d.refuse(a.Refusal)
 		d.nonsense, d.why = a.Nonsense, a.Reason
 		return
 	case dialogue.StartTLS:
@@ -210,10 +209,11 @@ func (s *Session) pass(q *call, d *decision) {
 	s.keep(l.Verb, line, q.cmd.SASL)
 }
 
-// lineOf returns what the machine has to know of a command line.
-func lineOf(v dialogue.Verb, line string) dialogue.Line {
-	l := dialogue.Line{Verb: v, Size: int64(len(line))}
-	switch v {
+// describe completes l, which has its verb, with what the machine has to know of a
+// command line.
+func describe(l *dialogue.Line, line string) {
+	l.Size = int64(len(line))
+	switch l.Verb {
 	case dialogue.MAIL:
 		l.ManyParams = address.TooManyParams("MAIL", line)
 	case dialogue.RCPT:
@@ -223,7 +223,6 @@ func lineOf(v dialogue.Verb, line string) dialogue.Line {
 	case dialogue.STARTTLS:
 		l.Args = dialogue.ArgsOf(line) != ""
 	}
-	return l
 }
 
 // keep keeps what the reply to a passed line will tell of: a command that names
@@ -256,8 +255,8 @@ func (s *Session) answered(q *call, d *decision) {
 		Line: l, Code: d.reply.Code,
 		Disconnect: d.reply.Disconnect, Next: d.reply.Next, Nonsense: d.nonsense, Reason: d.why,
 	})
-	if o.Instead.Code != 0 {
-		d.refuse(&o.Instead)
+	if o.Instead != nil {
+		d.refuse(o.Instead)
 	}
 	d.why = s.m.Reason()
 	d.reply.Disconnect = o.Disconnect

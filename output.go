@@ -47,7 +47,7 @@ func (o *output) next(b []byte, limit int) (reply []byte, code int, err error) {
 }
 
 // send writes a reply to the client, or holds it, so that the replies to a group of
-// commands leave together. It returns true if what is held needs the timer.
+// commands leave together.
 func (o *output) send(client *timed.Conn, reply []byte, hold bool) (err error) {
 	if hold && o.held.Len()+len(reply) <= maxHeld {
 		o.held.Put(reply)
@@ -78,21 +78,6 @@ func (o *output) write(client *timed.Conn, b []byte) error {
 	_, err := client.Write(b)
 	o.failed = err != nil
 	return err
-}
-
-// startTimer sees to it that no reply is held for long, however slow the hook
-// or the server is with the next. A timer that runs already will do: it costs
-// as much as a system call to start one.
-func (o *output) startTimer(timeUp func()) {
-	switch {
-	case o.ticking:
-		return
-	case o.timer == nil:
-		o.timer = time.AfterFunc(holdTime, timeUp)
-	default:
-		o.timer.Reset(holdTime)
-	}
-	o.ticking = true
 }
 
 // close sends the last word, if that takes no time to speak of: what is held, and, if

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"os"
+	"time"
 
 	"github.com/seed3262c777/smtpproxy/internal/buffer"
 	"github.com/seed3262c777/smtpproxy/internal/dialogue"
@@ -150,10 +151,22 @@ func (c *conn) send(reply []byte, hold bool) error {
 	err := c.out.send(&c.client, reply, hold)
 	if err != nil {
 		c.writeFailed()
-	} else if c.out.held.Len() > 0 {
-		c.out.startTimer(c.holdTimeUp)
+	} else if c.out.held.Len() > 0 && !c.out.ticking {
+		c.startTimer()
 	}
 	return err
+}
+
+// startTimer sees to it that no reply is held for long, however slow the hook
+// or the server is with the next. A timer that runs already will do: it costs
+// as much as a system call to start one.
+func (c *conn) startTimer() {
+	c.out.ticking = true
+	if c.out.timer == nil {
+		c.out.timer = time.AfterFunc(holdTime, c.holdTimeUp)
+		return
+	}
+	c.out.timer.Reset(holdTime)
 }
 
 // writeFailed notes that a reply couldn't be sent.

@@ -63,8 +63,8 @@ const (
 
 // Admission is what becomes of a line that the hook has passed.
 type Admission struct {
+	Refusal *Refusal // of Refuse
 	Do      Do
-	Refusal Refusal // of Refuse
 	// Nonsense: no server would know what to do with the line.
 	Nonsense bool
 	Reason   Reason // the library ends the connection
@@ -72,14 +72,10 @@ type Admission struct {
 	Begins bool
 }
 
-func refuse(code int, x, y, z int, text string) Admission {
-	return Admission{Do: Refuse, Refusal: Refusal{code, [3]int{x, y, z}, text, false}}
-}
+func refuse(r *Refusal) Admission { return Admission{Do: Refuse, Refusal: r} }
 
-func refuseNonsense(code int, x, y, z int, text string) Admission {
-	a := refuse(code, x, y, z, text)
-	a.Nonsense = true
-	return a
+func refuseNonsense(r *Refusal) Admission {
+	return Admission{Do: Refuse, Refusal: r, Nonsense: true}
 }
 
 // Passed notes that the hook has passed a line, and that it has or hasn't asked for
@@ -125,28 +121,28 @@ func (m *Machine) admit(l Line, behind bool) Admission {
 	case v == NoVerb:
 		// Some servers trim, or fold letters beyond ASCII, and would see
 		// a verb where the hook saw none.
-		return refuseNonsense(500, 5, 5, 2, "Syntax error, command unrecognized")
+		return refuseNonsense(&unrecognized)
 	case v == LikeSTARTTLS, v == STARTTLS:
 		return m.admitSTARTTLS(l, behind)
 	case v == MAIL && m.msg.active:
 		// RFC 5321 section 4.1.1.2; go-smtp would keep the recipients.
-		return refuse(503, 5, 5, 1, "Nested MAIL command")
+		return refuse(&nestedMAIL)
 	case l.ManyParams:
-		return refuse(555, 5, 5, 4, "Too many parameters")
+		return refuse(&tooManyParams)
 	case v == RCPT && !m.msg.active:
 		// The server may have one all the same, which it has kept from
 		// before, or keep the recipient for the next (RFC 5321 section
 		// 4.1.4).
-		return refuse(503, 5, 5, 1, "Missing MAIL command")
+		return refuse(&missingMAIL)
 	case v == RCPT && m.hasTooMany(l.Size):
 		// RFC 5321 section 4.5.3.1.10.
-		return refuse(452, 4, 5, 3, "Too many recipients")
+		return refuse(&tooManyRecipients)
 	case v == DATA && !m.msg.active:
-		return refuse(503, 5, 5, 1, "Missing MAIL and RCPT commands")
+		return refuse(&missingTransaction)
 	case v == BDAT:
 		return m.admitBDAT(l)
 	case v == AUTH && m.HoldsAUTH():
-		return refuse(523, 5, 7, 10, "TLS is required")
+		return refuse(&missingTLS)
 	}
 	return Admission{}
 }
@@ -164,24 +160,24 @@ func (m *Machine) hasTooMany(octets int64) bool {
 func (m *Machine) admitSTARTTLS(l Line, behind bool) Admission {
 	switch {
 	case l.Verb != STARTTLS:
-		return refuseNonsense(500, 5, 5, 2, "Syntax error, command unrecognized")
+		return refuseNonsense(&unrecognized)
 	case l.Args:
 		// RFC 3207 section 4: no parameters. Blanks are none (RFC 5321
 		// section 4.1.1).
-		return refuseNonsense(501, 5, 5, 4, "STARTTLS has no parameters")
+		return refuseNonsense(&paramOfSTARTTLS)
 	case !m.relay:
 		return Admission{}
 	case m.tls:
-		return refuse(503, 5, 5, 1, "Already running in TLS")
+		return refuse(&secondTLS)
 	case !m.policy.OffersTLS:
-		return refuse(502, 5, 5, 1, "TLS not supported")
+		return refuse(&noTLS)
 	case m.msg.active || m.auth:
-		return refuse(503, 5, 5, 1, "STARTTLS not allowed after MAIL or AUTH")
+		return refuse(&lateSTARTTLS)
 	case behind:
 		// RFC 3207 section 4: nothing may follow STARTTLS before the
 		// handshake. Executed inside TLS, it would be taken for the word
 		// of whoever is at the other end there.
-		return Admission{Do: Refuse, Refusal: BehindSTARTTLS.Refusal(), Reason: BehindSTARTTLS}
+		return Admission{Do: Refuse, Refusal: &refusals[BehindSTARTTLS], Reason: BehindSTARTTLS}
 	}
 	return Admission{Do: StartTLS}
 }
@@ -195,13 +191,13 @@ const maxChunk = 1<<32 - 1
 func (m *Machine) admitBDAT(l Line) Admission {
 	switch {
 	case l.Size < 0:
-		return Admission{Do: Refuse, Refusal: ChunkSize.Refusal(), Nonsense: true}
+		return refuseNonsense(&refusals[ChunkSize])
 	case m.msg.recipients == 0:
-		return refuse(502, 5, 5, 1, "Missing RCPT TO command.")
+		return refuse(&missingRCPT)
 	case l.Size > maxChunk || m.size > 0 && l.Size > m.size-m.msg.octets:
-		return refuse(552, 5, 3, 4, "Max message size exceeded")
+		return refuse(&tooLarge)
 	case l.Size < SmallChunk && int(m.msg.smallChunks) >= m.policy.SmallChunks:
-		return Admission{Do: Refuse, Refusal: tooMany("chunks"), Reason: TooMany}
+		return Admission{Do: Refuse, Refusal: &tooManyChunks, Reason: TooMany}
 	}
 	return Admission{}
 }
@@ -239,8 +235,8 @@ type Answer struct {
 
 // Outcome is what comes of an Answer.
 type Outcome struct {
-	// Instead is what the client gets in the place of the answer, if its Code isn't 0.
-	Instead    Refusal
+	// Instead is what the client gets in the place of the answer, if it isn't nil.
+	Instead    *Refusal
 	Disconnect bool  // the connection ends with the answer
 	Copies     int   // how often the client gets it
 	Discard    int64 // so many octets of a chunk are dropped before
@@ -263,7 +259,7 @@ func (m *Machine) Answered(a Answer) Outcome {
 	if a.Nonsense {
 		m.errors.add()
 		if m.errors.exceeds(m.policy.Errors) {
-			o.Instead, o.Disconnect = tooMany("errors"), true
+			o.Instead, o.Disconnect = &tooManyErrors, true
 			a.Code, a.Reason = o.Instead.Code, TooMany
 		}
 	}

@@ -14,7 +14,7 @@ func commandTurn(p *Policy, s Start) Machine {
 }
 
 func TestOneMoreThanTheLimitIsTooMany(t *testing.T) {
-	type refusal struct {
+	type refusedWith struct {
 		Code   int
 		Reason Reason
 	}
@@ -24,47 +24,47 @@ func TestOneMoreThanTheLimitIsTooMany(t *testing.T) {
 		policy func(limit int) Policy
 		start  Start
 		// do does it once more, and returns what that comes to.
-		do   func(m *Machine) refusal
-		want refusal
+		do   func(m *Machine) refusedWith
+		want refusedWith
 		// ends: the connection ends.
 		ends bool
 	}{
 		{"lines that no server would know what to do with", func(n int) Policy { return Policy{Errors: n} }, Start{Relay: true},
-			func(m *Machine) refusal {
+			func(m *Machine) refusedWith {
 				o := m.Answered(Answer{Line: Line{Verb: NoVerb}, Code: 500, Nonsense: true})
-				return refusal{o.Instead.Code, m.Reason()}
-			}, refusal{421, TooMany}, true},
+				return refusedWith{codeOf(o.Instead), m.Reason()}
+			}, refusedWith{421, TooMany}, true},
 		{"commands", func(n int) Policy { return Policy{Commands: n} }, Start{Relay: true},
-			func(m *Machine) refusal {
+			func(m *Machine) refusedWith {
 				if m.Begin(NOOP).Overused {
-					return refusal{TooManyCommands.Code, TooMany}
+					return refusedWith{TooManyCommands.Code, TooMany}
 				}
-				return refusal{}
-			}, refusal{421, TooMany}, false},
+				return refusedWith{}
+			}, refusedWith{421, TooMany}, false},
 		{"small chunks", func(n int) Policy { return Policy{SmallChunks: n, Recipients: 1} }, transaction,
-			func(m *Machine) refusal {
+			func(m *Machine) refusedWith {
 				l := Line{Verb: BDAT, Size: SmallChunk - 1}
 				a := m.Passed(l, false, false)
 				if m.HandedChunk(int(l.Size)) {
 					m.Replied(Reply{Code: 250})
 				}
-				return refusal{a.Refusal.Code, a.Reason}
-			}, refusal{421, TooMany}, false},
+				return refusedWith{codeOf(a.Refusal), a.Reason}
+			}, refusedWith{421, TooMany}, false},
 		{"recipients", func(n int) Policy { return Policy{Recipients: n} }, Start{Relay: true, Active: true},
-			func(m *Machine) refusal {
+			func(m *Machine) refusedWith {
 				a := m.Passed(Line{Verb: RCPT, Size: 1}, false, false)
 				if a.Do == Hand {
 					m.Replied(Reply{Code: 250})
 				}
-				return refusal{a.Refusal.Code, a.Reason}
-			}, refusal{452, NoReason}, false},
+				return refusedWith{codeOf(a.Refusal), a.Reason}
+			}, refusedWith{452, NoReason}, false},
 	} {
 		for _, limit := range []int{0, 1, 2, 10} {
 			t.Run(fmt.Sprint(limit, " ", tt.why), func(t *testing.T) {
 				p := tt.policy(limit)
 				m := commandTurn(&p, tt.start)
 				for i := range limit {
-					if got := tt.do(&m); got != (refusal{}) || m.state != Command {
+					if got := tt.do(&m); got != (refusedWith{}) || m.state != Command {
 						t.Fatalf("number %d: %v, and the dialogue at %v", i+1, got, m.state)
 					}
 				}
@@ -78,7 +78,7 @@ func TestOneMoreThanTheLimitIsTooMany(t *testing.T) {
 			m := commandTurn(&p, tt.start)
 			m.commands, m.errors = maxCount, maxCount
 			for range 1000 {
-				if got := tt.do(&m); got != (refusal{}) {
+				if got := tt.do(&m); got != (refusedWith{}) {
 					t.Fatal(got)
 				}
 			}
@@ -141,7 +141,7 @@ func TestThePathsOfAllRecipientsTakeABoundedPartOfMemory(t *testing.T) {
 	} {
 		m := commandTurn(&Policy{Recipients: tt.limit}, Start{Relay: true, Active: true})
 		m.msg.paths = tt.paths
-		if a := m.Passed(Line{Verb: RCPT, Size: tt.size}, false, false); a.Refusal.Code != tt.want {
+		if a := m.Passed(Line{Verb: RCPT, Size: tt.size}, false, false); codeOf(a.Refusal) != tt.want {
 			t.Errorf("%s: %v", tt.why, a)
 		}
 	}
@@ -185,7 +185,7 @@ func TestAMessageInChunksIsWithinTheSizeThatTheServerHasTold(t *testing.T) {
 		m.Passed(Line{Verb: EHLO}, false, false)
 		m.Replied(Reply{Code: 250, Size: tt.told})
 		m.msg = message{active: true, recipients: 1, octets: tt.had}
-		if a := m.Passed(Line{Verb: BDAT, Size: tt.size}, false, false); a.Refusal.Code != tt.want {
+		if a := m.Passed(Line{Verb: BDAT, Size: tt.size}, false, false); codeOf(a.Refusal) != tt.want {
 			t.Errorf("%s: %v", tt.why, a)
 		}
 	}

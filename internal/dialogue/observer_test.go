@@ -43,7 +43,7 @@ func (o *observer) step(in *input) error {
 		}
 	case Outcome:
 		code := in.code
-		if r.Instead.Code != 0 {
+		if r.Instead != nil {
 			code = r.Instead.Code
 		}
 		told = o.answered(r, &before, in.line, code)

@@ -98,8 +98,33 @@ var TLSRequired = Refusal{554, [3]int{5, 7, 0}, "TLS required", true}
 // Refusals of lines that the hook isn't asked about.
 var (
 	TooManyCommands  = tooMany("commands")
-	ControlCharacter = Refusal{500, [3]int{5, 5, 2}, "Control character in command line", false}
+	ControlCharacter = refusal(500, 5, 5, 2, "Control character in command line")
 )
+
+// Refusals of lines that the hook has passed. Codes and texts of those about BDAT are
+// go-smtp's.
+var (
+	unrecognized       = refusal(500, 5, 5, 2, "Syntax error, command unrecognized")
+	nestedMAIL         = refusal(503, 5, 5, 1, "Nested MAIL command")
+	missingMAIL        = refusal(503, 5, 5, 1, "Missing MAIL command")
+	missingTransaction = refusal(503, 5, 5, 1, "Missing MAIL and RCPT commands")
+	missingRCPT        = refusal(502, 5, 5, 1, "Missing RCPT TO command.")
+	tooManyParams      = refusal(555, 5, 5, 4, "Too many parameters")
+	tooManyRecipients  = refusal(452, 4, 5, 3, "Too many recipients") // RFC 5321 section 4.5.3.1.10
+	tooManyChunks      = tooMany("chunks")
+	tooManyErrors      = tooMany("errors")
+	tooLarge           = refusal(552, 5, 3, 4, "Max message size exceeded")
+	missingTLS         = refusal(523, 5, 7, 10, "TLS is required") // RFC 5248 section 2.4
+	paramOfSTARTTLS    = refusal(501, 5, 5, 4, "STARTTLS has no parameters")
+	secondTLS          = refusal(503, 5, 5, 1, "Already running in TLS")
+	noTLS              = refusal(502, 5, 5, 1, "TLS not supported")
+	lateSTARTTLS       = refusal(503, 5, 5, 1, "STARTTLS not allowed after MAIL or AUTH")
+	unavailableTLS     = refusal(454, 4, 7, 0, "TLS not available now") // RFC 3207 section 4
+)
+
+func refusal(code int, x, y, z int, text string) Refusal {
+	return Refusal{code, [3]int{x, y, z}, text, false}
+}
 
 // tooMany returns the last reply to a client that has used up what it may.
 func tooMany(what string) Refusal {

@@ -68,19 +68,19 @@ func TestARefusedCommandTellsWhy(t *testing.T) {
 		{"Command, AUTH is held back", "pass AUTH x", Refusal{523, [3]int{5, 7, 10}, "TLS is required", false}},
 	} {
 		m := at(tt.situation)
-		if a := named(tt.input)[0].do(&m).(Admission); a.Do != Refuse || a.Refusal != tt.want {
+		if a := named(tt.input)[0].do(&m).(Admission); a.Do != Refuse || *a.Refusal != tt.want {
 			t.Errorf("%s, %s: %+v", tt.situation, tt.input, a)
 		}
 	}
 	m := at("Command, an error before")
 	want := Refusal{421, [3]int{4, 7, 0}, "Too many errors", true}
-	if o := m.Answered(Answer{Code: 500, Nonsense: true}); o.Instead != want {
+	if o := m.Answered(Answer{Code: 500, Nonsense: true}); o.Instead == nil || *o.Instead != want {
 		t.Errorf("%+v", o)
 	}
 	m = at("Command, with a recipient")
 	m.size = 4
 	want = Refusal{552, [3]int{5, 3, 4}, "Max message size exceeded", false}
-	if a := m.Passed(chunk5, false, false); a.Refusal != want {
+	if a := m.Passed(chunk5, false, false); a.Refusal == nil || *a.Refusal != want {
 		t.Errorf("%+v", a)
 	}
 	m = at("Handover")
@@ -137,7 +137,7 @@ func TestWhyAConnectionEndsWithAnAnswer(t *testing.T) {
 		{"the size of a chunk, and one error too many", Policy{}, Answer{Line: malformed, Code: 501, Nonsense: true}, ChunkSize, 421},
 	} {
 		m := commandTurn(&tt.policy, Start{Relay: true})
-		if o := m.Answered(tt.answer); !o.Disconnect || o.Instead.Code != tt.instead || o.Discard != 0 || m.Reason() != tt.reason || m.state != Closing {
+		if o := m.Answered(tt.answer); !o.Disconnect || codeOf(o.Instead) != tt.instead || o.Discard != 0 || m.Reason() != tt.reason || m.state != Closing {
 			t.Errorf("%s: %+v, reason %d, at %v", tt.why, o, m.Reason(), m.state)
 		}
 	}

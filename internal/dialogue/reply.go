@@ -282,7 +282,7 @@ func (m *Machine) leaveTransaction() (was bool) {
 // to STARTTLS.
 func (m *Machine) TLSRefused() Refusal {
 	m.to(Command)
-	return Refusal{454, [3]int{4, 7, 0}, "TLS not available now", false}
+	return unavailableTLS
 }
 
 // ReadyForTLS is the reply to STARTTLS before the handshake (RFC 3207 section 4).

@@ -49,12 +49,12 @@ func printed(returned any) string {
 		w.add(r.Do == Hand, "hand over")
 		w.add(r.Do == ResetFirst, "reset first")
 		w.add(r.Do == StartTLS, "start TLS")
-		w.add(r.Do == Refuse, "refuse %d", r.Refusal.Code)
+		w.add(r.Do == Refuse, "refuse %d", codeOf(r.Refusal))
 		w.add(r.Nonsense, "nonsense")
 		w.add(r.Reason != NoReason, "%s", reasonNames[r.Reason])
 		w.add(r.Begins, "begins")
 	case Outcome:
-		w.add(r.Instead.Code != 0, "%d instead", r.Instead.Code)
+		w.add(r.Instead != nil, "%d instead", codeOf(r.Instead))
 		w.add(true, "send %d", r.Copies)
 		w.add(r.Hold, "hold")
 		w.add(r.Discard > 0, "discard %d", r.Discard)
@@ -108,4 +108,12 @@ func kept(m Machine) string {
 	w.add(m.reading, "reading")
 	w.add(m.reason != NoReason, "%s", reasonNames[m.reason])
 	return w.String()
+}
+
+// codeOf returns the code of a refusal, 0 if there is none.
+func codeOf(r *Refusal) int {
+	if r == nil {
+		return 0
+	}
+	return r.Code
 }
