@@ -79,10 +79,9 @@ type call struct {
 	verb     dialogue.Verb
 	behind   behind
 	own      bool // an answer to the hook's own challenge
-	ready    bool // it is the client's turn
-	overused bool // there have been too many commands
 	asksHook bool // the hook is called
 	unknown  bool // it isn't known yet who is connected, which the hook is to see
+	notYet   dialogue.Reason
 
 	returned bool // the hook has, or what decided in its place
 }
@@ -93,12 +92,12 @@ func (s *Session) decide(ctx context.Context, line string, d *decision) {
 	q := call{cmd: Command{Line: line, Pipelined: d.behind > nothingBehind}, behind: d.behind}
 	s.beginCall(&q, d.clock)
 	switch {
-	case !q.ready:
+	case q.notYet == dialogue.OutOfTurn:
 		d.fail()
-		d.why = dialogue.OutOfTurn
-	case q.overused:
+		d.why = q.notYet
+	case q.notYet == dialogue.TooMany:
 		d.refuse(&dialogue.TooManyCommands)
-		d.why = dialogue.TooMany
+		d.why = q.notYet
 	case ascii.IndexControl(line) >= 0:
 		d.refuse(&dialogue.ControlCharacter)
 		d.nonsense = true
@@ -126,12 +125,12 @@ func (s *Session) beginCall(q *call, clock *timed.Conn) {
 	}
 	turn := s.m.Begin(verb)
 	s.m.SentAhead(q.behind == lineBehind)
-	q.cmd.SASL, q.cmd.secret = turn.SASL, turn.Secret
-	if turn.SASL {
+	q.cmd.SASL, q.cmd.secret = turn.At.IsSASL(), turn.Secret
+	if q.cmd.SASL {
 		name, verb = "", dialogue.NoVerb
 	}
-	q.verb, q.own, q.ready, q.overused = verb, turn.Own, turn.Ready, turn.Overused
-	q.asksHook = s.cfg.Hook != nil && (turn.Asked || turn.Own || !turn.SASL && s.cfg.listed(name))
+	q.verb, q.notYet, q.own = verb, turn.NotYet, turn.At == dialogue.OwnResponse
+	q.asksHook = s.cfg.Hook != nil && (turn.Asked || q.own || !q.cmd.SASL && s.cfg.listed(name))
 	if q.asksHook {
 		q.unknown = s.unknown != nil
 		s.txn.name() // so that views, for which the stack has less room, needn't
@@ -190,7 +189,7 @@ func (s *Session) pass(q *call, d *decision) {
 	}
 	d.pass.Command = line
 	a := s.m.Passed(l, d.pass.Next, q.behind > nothingBehind)
-	d.begins = a.Begins
+	d.begins = a.Do == dialogue.HandFirst
 	switch a.Do {
 	case dialogue.Refuse:
 		d.refuse(a.Refusal)
@@ -215,13 +214,13 @@ func describe(l *dialogue.Line, line string) {
 	l.Size = int64(len(line))
 	switch l.Verb {
 	case dialogue.MAIL:
-		l.ManyParams = address.TooManyParams("MAIL", line)
+		l.ManyArgs = address.TooManyParams("MAIL", line)
 	case dialogue.RCPT:
-		l.ManyParams = address.TooManyParams("RCPT", line)
+		l.ManyArgs = address.TooManyParams("RCPT", line)
 	case dialogue.BDAT:
 		l.Size, l.Last = dialogue.ParseBDAT(line)
 	case dialogue.STARTTLS:
-		l.Args = dialogue.ArgsOf(line) != ""
+		l.ManyArgs = dialogue.ArgsOf(line) != ""
 	}
 }
 

@@ -61,7 +61,9 @@ func TestNothingIsKeptOfAMAILThatHasWaitedForRSET(t *testing.T) {
 func TestAReplyThatHasBegunBeforeTheRCPTCommandIsOutOfStep(t *testing.T) {
 	s := newSession(new(Proxy).config(), facts{}, (&Transaction{Active: true}).known(), true)
 	s.Replied(220)
-	accepted, _ := s.beforeReply(250)
+	s.mu.Lock()
+	accepted := s.accepts(250)
+	s.mu.Unlock()
 	s.Command(t.Context(), "RCPT TO:<c@d>")
 	s.mu.Lock()
 	step, _ := s.replied(250, accepted, nil)

@@ -14,7 +14,7 @@ import (
 // This file is what a session writes down of the server's replies: names, paths and
 // parameters. Where the dialogue is at, its machine knows.
 
-// replied lets a reply of the server's move the session; accepted is what beforeReply
+// replied lets a reply of the server's move the session; accepted is what accepts
 // returned. lines are needed of a reply to EHLO or LHLO only; if the client has to
 // get others, they are returned, and lines used for them. Its caller holds s.mu.
 func (s *Session) replied(code int, accepted *Recipient, lines []string) (step dialogue.Step, others []string) {
@@ -91,24 +91,22 @@ func (s *Session) startedTLS(t TLS) {
 	s.txn = transaction{}
 }
 
-// beforeReply returns the recipient that a reply with the code accepts, nil if it
-// doesn't, and whether the reply is the greeting. It calls Proxy.TransportID, so its
-// caller holds no lock.
-func (s *Session) beforeReply(code int) (accepted *Recipient, greets bool) {
-	s.mu.Lock()
-	line, rcpt, greets := s.line, s.m.WantsRecipient(), s.m.State() == dialogue.Greeting
-	s.mu.Unlock()
-	if !rcpt || code/100 != 2 {
-		return nil, greets
+// accepts returns the recipient that a reply with the code accepts, nil if it
+// doesn't. Its caller holds s.mu, which it lets go while it calls Proxy.TransportID.
+func (s *Session) accepts(code int) *Recipient {
+	if !s.m.WantsRecipient() || code/100 != 2 {
+		return nil
 	}
 	r := new(Recipient)
-	path, params, unparsed := address.Rcpt(line)
+	path, params, unparsed := address.Rcpt(s.line)
 	r.Address, r.Recipient = Address{path.Local, path.Domain}, path.Mailbox
 	r.Params, r.Unparsed = Params{params}, unparsed
 	if s.cfg.TransportID != nil {
+		s.mu.Unlock()
+		defer s.mu.Lock() // after runtime.Goexit, too
 		r.TransportID = s.transportID(*r)
 	}
-	return r, greets
+	return r
 }
 
 // transportID calls Proxy.TransportID. A panic gives none: it would end the

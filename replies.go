@@ -62,12 +62,38 @@ func (c *conn) relayReplies(p []byte) (n int, waits bool, err error) {
 // relayReply gives the client one reply of the server's: the machine moves, and then,
 // without the lock, the reply is sent.
 func (c *conn) relayReply(code int, reply []byte) (waits bool, err error) {
-	s := c.s
-	accepted, greets := s.beforeReply(code)
-	early := greets && c.talksEarly()
+	step, reply, waits, wakes := c.moveByReply(code, reply)
+	switch step.Fate {
+	case dialogue.LoseStep:
+		return false, c.loseStep(dialogue.OutOfStep)
+	case dialogue.Keep, dialogue.Postpone:
+		c.out.kept.Put(reply)
+	case dialogue.Forward:
+		c.sendKeptHere()
+		err = c.send(reply, step.Hold)
+	}
+	if wakes {
+		c.s.mu.Lock()
+		c.wakeRead()
+		c.s.mu.Unlock()
+	}
+	return waits, err
+}
 
+// moveByReply lets a reply of the server's move the machine. It returns the reply as the
+// client gets it, whether the Write has to wait before it returns, and whether a Read waits
+// for the reply.
+func (c *conn) moveByReply(code int, reply []byte) (step dialogue.Step, sent []byte, waits, wakes bool) {
+	s := c.s
 	s.mu.Lock()
-	s.conn.earlyTalker = s.conn.earlyTalker || early
+	defer s.mu.Unlock()
+	if s.m.State() == dialogue.Greeting {
+		s.mu.Unlock()
+		early := c.talksEarly()
+		s.mu.Lock()
+		s.conn.earlyTalker = s.conn.earlyTalker || early
+	}
+	accepted := s.accepts(code)
 	var lines []string
 	if s.m.WantsKeywords() {
 		lines = wire.ReplyLines(reply)
@@ -79,24 +105,7 @@ func (c *conn) relayReply(code int, reply []byte) (waits bool, err error) {
 	c.waits.content = c.waits.content || step.News == dialogue.ContentBegins
 	waits = !s.m.MayReturn()
 	c.awaitsRest(waits)
-	wakes := c.waits.reply != nil
-	s.mu.Unlock()
-
-	switch step.Fate {
-	case dialogue.LoseStep:
-		return false, c.loseStep(dialogue.OutOfStep)
-	case dialogue.Keep, dialogue.Postpone:
-		c.out.kept.Put(reply)
-	case dialogue.Forward:
-		c.sendKeptHere()
-		err = c.send(reply, step.Hold)
-	}
-	if wakes {
-		s.mu.Lock()
-		c.wakeRead()
-		s.mu.Unlock()
-	}
-	return waits, err
+	return step, reply, waits, c.waits.reply != nil
 }
 
 // printed returns a reply as it is sent. Inlined, it would cost each connection

@@ -166,10 +166,9 @@ func (s *Session) MustReset() bool {
 // carry keywords from the second on (RFC 5321 section 4.1.1.1), the others may
 // be left out. A server that greets may tell its greeting too.
 func (s *Session) Replied(code int, lines ...string) {
-	accepted, _ := s.beforeReply(code)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.replied(code, accepted, lines)
+	s.replied(code, s.accepts(code), lines)
 }
 
 // StartedTLS tells the session that the server has completed a TLS handshake

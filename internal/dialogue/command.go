@@ -11,43 +11,44 @@ type Line struct {
 	// command, how many octets it has.
 	Size int64
 	Last bool // of BDAT
-	// ManyParams: it has more parameters than the library keeps.
-	ManyParams bool
-	// Args: there is something behind the verb.
-	Args bool
+	// ManyArgs: it has more arguments than it may: STARTTLS any, MAIL and RCPT more
+	// parameters than the library keeps.
+	ManyArgs bool
 }
+
+// What each command brings to the machine and back has four fields at most, here and
+// below: the compiler keeps that many in registers.
 
 // Turn is what the machine knows of a line before the hook is asked.
 type Turn struct {
-	Ready    bool // it is the client's turn
-	SASL     bool // the line belongs to a SASL exchange
-	Own      bool // it is an answer to the hook's own challenge
-	Asked    bool // the hook has asked for it
-	Secret   bool // it may be a credential that was sent out of its place
-	Overused bool // there have been too many commands
+	At     State  // the client's turn, if NotYet is NoReason
+	NotYet Reason // OutOfTurn, or TooMany commands
+	Asked  bool   // the hook has asked for the line
+	Secret bool   // it may be a credential that was sent out of its place
 }
 
 // Begin notes that the client has sent a line with a verb, and tells what the machine
 // knows of it.
 func (m *Machine) Begin(v Verb) Turn {
-	t := Turn{
-		SASL:  m.state == Response || m.state == OwnResponse,
-		Own:   m.state == OwnResponse,
-		Asked: m.asked,
-	}
-	t.Ready = m.state == Command || m.state == Greeting && !m.relay || t.SASL
+	sasl := m.state == Response || m.state == OwnResponse
+	t := Turn{At: m.state, Asked: m.asked}
 	m.asked = false
 	if !m.relay {
 		m.msg.chunk = 0 // what the answer before had to drop
 	}
 	if m.suspect {
-		t.Secret = !t.SASL && !v.IsKnown()
+		t.Secret = !sasl && !v.IsKnown()
 		m.suspect = t.Secret
 	}
-	if !t.SASL {
+	if !sasl {
 		m.commands.add()
 	}
-	t.Overused = m.commands.exceeds(m.policy.Commands)
+	switch {
+	case !sasl && m.state != Command && (m.state != Greeting || m.relay):
+		t.NotYet = OutOfTurn
+	case m.commands.exceeds(m.policy.Commands):
+		t.NotYet = TooMany
+	}
 	return t
 }
 
@@ -56,6 +57,7 @@ type Do uint8
 
 const (
 	Hand       Do = iota // the server gets it
+	HandFirst            // likewise, and it brings the first content of a message
 	ResetFirst           // the server forgets its transaction, and gets it then
 	StartTLS             // the library shakes hands with the client
 	Refuse               // the client gets the refusal: see Answered
@@ -68,8 +70,6 @@ type Admission struct {
 	// Nonsense: no server would know what to do with the line.
 	Nonsense bool
 	Reason   Reason // the library ends the connection
-	// Begins: content of a message comes next, and none has come before.
-	Begins bool
 }
 
 func refuse(r *Refusal) Admission { return Admission{Do: Refuse, Refusal: r} }
@@ -99,7 +99,9 @@ func (m *Machine) Passed(l Line, next, behind bool) Admission {
 		a.Do = ResetFirst
 		m.executes(l)
 	default:
-		a.Begins = l.Verb == BDAT && m.msg.octets == 0
+		if l.Verb == BDAT && m.msg.octets == 0 {
+			a.Do = HandFirst
+		}
 		m.executes(l)
 	}
 	return a
@@ -127,7 +129,7 @@ func (m *Machine) admit(l Line, behind bool) Admission {
 	case v == MAIL && m.msg.active:
 		// RFC 5321 section 4.1.1.2; go-smtp would keep the recipients.
 		return refuse(&nestedMAIL)
-	case l.ManyParams:
+	case l.ManyArgs:
 		return refuse(&tooManyParams)
 	case v == RCPT && !m.msg.active:
 		// The server may have one all the same, which it has kept from
@@ -161,7 +163,7 @@ func (m *Machine) admitSTARTTLS(l Line, behind bool) Admission {
 	switch {
 	case l.Verb != STARTTLS:
 		return refuseNonsense(&unrecognized)
-	case l.Args:
+	case l.ManyArgs:
 		// RFC 3207 section 4: no parameters. Blanks are none (RFC 5321
 		// section 4.1.1).
 		return refuseNonsense(&paramOfSTARTTLS)

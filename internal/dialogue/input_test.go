@@ -93,10 +93,10 @@ func lineName(l Line) string {
 	if l.Last {
 		name += " LAST"
 	}
-	if l.Args {
+	switch {
+	case l.ManyArgs && l.Verb == STARTTLS:
 		name += " x"
-	}
-	if l.ManyParams {
+	case l.ManyArgs:
 		name += " with many parameters"
 	}
 	return name
@@ -149,10 +149,10 @@ var (
 	// commands pass, or are refused, where the client may send a command.
 	commands = []input{
 		pass(Line{Verb: HELO}), pass(Line{Verb: EHLO}), pass(Line{Verb: LHLO}),
-		pass(Line{Verb: MAIL}), pass(Line{Verb: MAIL, ManyParams: true}), pass(Line{Verb: RCPT, Size: rcptSize}), pass(Line{Verb: DATA}),
+		pass(Line{Verb: MAIL}), pass(Line{Verb: MAIL, ManyArgs: true}), pass(Line{Verb: RCPT, Size: rcptSize}), pass(Line{Verb: DATA}),
 		pass(chunk5), pass(chunk5Last), pass(chunk0Last), pass(malformed),
-		pass(Line{Verb: RSET}), pass(Line{Verb: NOOP}), pass(Line{Verb: QUIT}), pass(Line{Verb: AUTH, Args: true}), pass(Line{Verb: LikeAUTH}),
-		pass(Line{Verb: STARTTLS}), passBefore(Line{Verb: STARTTLS}), pass(Line{Verb: STARTTLS, Args: true}), pass(Line{Verb: LikeSTARTTLS}),
+		pass(Line{Verb: RSET}), pass(Line{Verb: NOOP}), pass(Line{Verb: QUIT}), pass(Line{Verb: AUTH}), pass(Line{Verb: LikeAUTH}),
+		pass(Line{Verb: STARTTLS}), passBefore(Line{Verb: STARTTLS}), pass(Line{Verb: STARTTLS, ManyArgs: true}), pass(Line{Verb: LikeSTARTTLS}),
 		pass(Line{Verb: XCLIENT}), pass(Line{Verb: Other}),
 	}
 	// answers are those to commands.
@@ -161,7 +161,7 @@ var (
 		answer(Line{Verb: HELO}, 250), answer(Line{Verb: EHLO}, 250), answer(Line{Verb: EHLO}, 550), answer(Line{Verb: LHLO}, 250),
 		answer(Line{Verb: MAIL}, 550), answer(Line{Verb: RCPT, Size: rcptSize}, 550), answer(Line{Verb: DATA}, 550),
 		answer(Line{Verb: RSET}, 250), answer(Line{Verb: RSET}, 550), answer(Line{Verb: XCLIENT}, 220), answer(Line{Verb: XCLIENT}, 250), answer(Line{Verb: XCLIENT}, 550),
-		answer(Line{Verb: AUTH, Args: true}, 235), answer(Line{Verb: AUTH, Args: true}, 334), answer(Line{Verb: AUTH, Args: true}, 550), answer(Line{Verb: LikeAUTH}, 500),
+		answer(Line{Verb: AUTH}, 235), answer(Line{Verb: AUTH}, 334), answer(Line{Verb: AUTH}, 550), answer(Line{Verb: LikeAUTH}, 500),
 		answer(chunk5, 250), answer(chunk5, 334), answer(chunk5, 421), answer(chunk5, 550), answer(chunk0Last, 550),
 		answer(chunk5Last, 250), answer(chunk5Last, 421), answer(chunk5Last, 550), answer(malformed, 501),
 	}

@@ -36,7 +36,7 @@ func TestOneMoreThanTheLimitIsTooMany(t *testing.T) {
 			}, refusedWith{421, TooMany}, true},
 		{"commands", func(n int) Policy { return Policy{Commands: n} }, Start{Relay: true},
 			func(m *Machine) refusedWith {
-				if m.Begin(NOOP).Overused {
+				if m.Begin(NOOP).NotYet == TooMany {
 					return refusedWith{TooManyCommands.Code, TooMany}
 				}
 				return refusedWith{}
@@ -53,7 +53,7 @@ func TestOneMoreThanTheLimitIsTooMany(t *testing.T) {
 		{"recipients", func(n int) Policy { return Policy{Recipients: n} }, Start{Relay: true, Active: true},
 			func(m *Machine) refusedWith {
 				a := m.Passed(Line{Verb: RCPT, Size: 1}, false, false)
-				if a.Do == Hand {
+				if a.Do != Refuse {
 					m.Replied(Reply{Code: 250})
 				}
 				return refusedWith{codeOf(a.Refusal), a.Reason}
@@ -112,7 +112,7 @@ func TestACountStaysAtTheMostThatItHolds(t *testing.T) {
 func TestLargeChunksAreNotCounted(t *testing.T) {
 	m := commandTurn(&Policy{Recipients: 1}, Start{Relay: true, Active: true, Recipients: 1})
 	for range 10 {
-		if a := m.Passed(Line{Verb: BDAT, Size: SmallChunk}, false, false); a.Do != Hand {
+		if a := m.Passed(Line{Verb: BDAT, Size: SmallChunk}, false, false); a.Do == Refuse {
 			t.Fatal(a)
 		}
 		m.HandedChunk(SmallChunk)
@@ -250,13 +250,13 @@ func TestLinesOfAnExchangeAreNotCounted(t *testing.T) {
 	m.Passed(Line{Verb: AUTH}, false, false)
 	m.Replied(Reply{Code: 334})
 	for range 3 {
-		if turn := m.Begin(NoVerb); turn.Overused || !turn.Ready {
+		if turn := m.Begin(NoVerb); turn.NotYet != NoReason {
 			t.Error(turn)
 		}
 	}
 	m.Passed(Line{}, false, false)
 	m.Replied(Reply{Code: 235})
-	if turn := m.Begin(NOOP); !turn.Overused {
+	if turn := m.Begin(NOOP); turn.NotYet != TooMany {
 		t.Error(turn)
 	}
 }

@@ -199,7 +199,7 @@ func TestBehindAFailedAUTHUnknownCommandsMayBeSecrets(t *testing.T) {
 		{"two lines of what may be a password", []Verb{Other, NoVerb, Other}, []bool{true, true, true}},
 		{"up to the next known verb", []Verb{Other, EHLO, Other}, []bool{true, false, false}},
 	} {
-		m := after("Command", "answer AUTH x 550")
+		m := after("Command", "answer AUTH 550")
 		var got []bool
 		for _, v := range tt.verbs {
 			got = append(got, m.Begin(v).Secret)
@@ -209,7 +209,7 @@ func TestBehindAFailedAUTHUnknownCommandsMayBeSecrets(t *testing.T) {
 		}
 	}
 	// A line of the next exchange is shown for what it is.
-	if m := after("Command", "answer AUTH x 550, pass AUTH x, reply 334"); m.Begin(NoVerb).Secret {
+	if m := after("Command", "answer AUTH 550, pass AUTH, reply 334"); m.Begin(NoVerb).Secret {
 		t.Error("a line of an exchange")
 	}
 	for _, tt := range []struct{ situation, way string }{{"Handover", "TLS starts, reply 220"}, {"Executing XCLIENT", "reply 220"}} {

@@ -89,7 +89,7 @@ func (o *observer) step(in *input) error {
 
 // line follows a line of the client's.
 func (o *observer) line(in *input, before *Machine, began Turn) {
-	if in.kind != passing && in.kind != answering || !began.Ready {
+	if in.kind != passing && in.kind != answering || began.NotYet == OutOfTurn {
 		return
 	}
 	o.owes = 1

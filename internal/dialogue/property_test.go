@@ -12,7 +12,7 @@ import (
 func likely(m *Machine) string {
 	switch m.state {
 	case Command:
-		const others = ", pass RSET, pass AUTH x, pass STARTTLS, pass XCLIENT, answer AUTH x 334, answer BDAT 5 550, answer BDAT 5 LAST 550, answer BDAT 0 LAST 550"
+		const others = ", pass RSET, pass AUTH, pass STARTTLS, pass XCLIENT, answer AUTH 334, answer BDAT 5 550, answer BDAT 5 LAST 550, answer BDAT 0 LAST 550"
 		switch {
 		case m.msg.recipients > 0:
 			return strings.Repeat("pass RCPT, pass DATA, pass DATA, pass BDAT 5, pass BDAT 5 LAST, pass BDAT 0 LAST, ", 2) + "pass LHLO" + others

@@ -65,7 +65,7 @@ func TestARefusedCommandTellsWhy(t *testing.T) {
 		{"Command", "pass BDAT x", ChunkSize.Refusal()},
 		{"Command, in a transaction", "pass BDAT 5", Refusal{502, [3]int{5, 5, 1}, "Missing RCPT TO command.", false}},
 		{"Command, no more small chunks", "pass BDAT 5", Refusal{421, [3]int{4, 7, 0}, "Too many chunks", true}},
-		{"Command, AUTH is held back", "pass AUTH x", Refusal{523, [3]int{5, 7, 10}, "TLS is required", false}},
+		{"Command, AUTH is held back", "pass AUTH", Refusal{523, [3]int{5, 7, 10}, "TLS is required", false}},
 	} {
 		m := at(tt.situation)
 		if a := named(tt.input)[0].do(&m).(Admission); a.Do != Refuse || *a.Refusal != tt.want {

@@ -38,21 +38,21 @@ func printed(returned any) string {
 	case bool, int, int64:
 		return fmt.Sprint(r)
 	case Turn:
-		w.add(r.Ready, "ready")
-		w.add(!r.Ready, "not ready")
-		w.add(r.SASL, "SASL")
-		w.add(r.Own, "own")
+		w.add(r.NotYet != OutOfTurn, "ready")
+		w.add(r.NotYet == OutOfTurn, "not ready")
+		w.add(r.NotYet != OutOfTurn && r.At.IsSASL(), "SASL")
+		w.add(r.At == OwnResponse, "own")
 		w.add(r.Asked, "asked")
 		w.add(r.Secret, "secret")
-		w.add(r.Overused, "overused")
+		w.add(r.NotYet == TooMany, "overused")
 	case Admission:
-		w.add(r.Do == Hand, "hand over")
+		w.add(r.Do == Hand || r.Do == HandFirst, "hand over")
 		w.add(r.Do == ResetFirst, "reset first")
 		w.add(r.Do == StartTLS, "start TLS")
 		w.add(r.Do == Refuse, "refuse %d", codeOf(r.Refusal))
 		w.add(r.Nonsense, "nonsense")
 		w.add(r.Reason != NoReason, "%s", reasonNames[r.Reason])
-		w.add(r.Begins, "begins")
+		w.add(r.Do == HandFirst, "begins")
 	case Outcome:
 		w.add(r.Instead != nil, "%d instead", codeOf(r.Instead))
 		w.add(true, "send %d", r.Copies)

@@ -6,7 +6,7 @@ import "slices"
 func dialogueSituations() []situation {
 	return []situation{
 		{
-			name: "Response", from: "Command", way: "pass AUTH x, reply 334",
+			name: "Response", from: "Command", way: "pass AUTH, reply 334",
 			at: Response, kept: none,
 			rows: slices.Concat(without("read fails", usual), alone, []row{
 				{inputs: "begin", state: stays, returned: "ready, SASL", why: "it's the client's turn"},
@@ -20,7 +20,7 @@ func dialogueSituations() []situation {
 			}),
 		},
 		{
-			name: "Response, no relay", like: "Response", from: "Command, no relay", way: "pass AUTH x, reply 334",
+			name: "Response, no relay", like: "Response", from: "Command, no relay", way: "pass AUTH, reply 334",
 			at: Response, kept: none,
 			rows: slices.Concat(session, []row{
 				{inputs: "answer word 235", state: Command, returned: "send 1", kept: none, why: "the server ends its exchange by itself"},
@@ -29,7 +29,7 @@ func dialogueSituations() []situation {
 			}),
 		},
 		{
-			name: "OwnResponse", from: "Command", way: "answer AUTH x 334",
+			name: "OwnResponse", from: "Command", way: "answer AUTH 334",
 			at: OwnResponse, kept: none,
 			rows: slices.Concat(usual, alone, []row{
 				{inputs: "begin", state: stays, returned: "ready, SASL, own", why: "it's the client's turn"},
@@ -42,7 +42,7 @@ func dialogueSituations() []situation {
 			}),
 		},
 		{
-			name: "OwnResponse, no relay", like: "OwnResponse", from: "Command, no relay", way: "answer AUTH x 334",
+			name: "OwnResponse, no relay", like: "OwnResponse", from: "Command, no relay", way: "answer AUTH 334",
 			at: OwnResponse, kept: none,
 			rows: slices.Concat(session),
 		},
@@ -166,7 +166,7 @@ func dialogueSituations() []situation {
 			},
 		},
 		{
-			name: "Executing AUTH", like: "Executing NOOP", from: "Command", way: "pass AUTH x",
+			name: "Executing AUTH", like: "Executing NOOP", from: "Command", way: "pass AUTH",
 			at: Executing, kept: "1 due",
 			rows: []row{
 				{inputs: "reply 235", state: Command, returned: "forward, authenticated", kept: "auth", why: "RFC 4954 section 6"},
