@@ -153,14 +153,17 @@ func (c *conn) relayChunk(p []byte) (n int, err error) {
 
 // beginMessage notes that the content of a message comes next, behind 354 or in chunks.
 func (c *conn) beginMessage() {
-	c.in.content = content{}
+	if c.in.content == nil {
+		c.in.content = new(content)
+	}
+	*c.in.content = content{}
 	c.client.StartPace()
 }
 
 // endsBehindCR tells whether the command that the server would get next ends a
 // message behind a CR, with an empty last chunk. If so, the message is refused.
 func (c *conn) endsBehindCR() bool {
-	if !c.s.cfg.RejectBareNewlines || !c.in.content.strict.BehindCR() {
+	if !c.s.cfg.RejectBareNewlines || c.in.content == nil || !c.in.content.strict.BehindCR() {
 		return false
 	}
 	c.s.mu.Lock()
@@ -275,7 +278,7 @@ func (c *conn) dropRest() error {
 	c.s.mu.Lock()
 	left, inChunk := c.s.m.RestOfChunk()
 	c.s.mu.Unlock()
-	m, held := &c.in.content, c.in.ahead.Held()
+	m, held := c.in.content, c.in.ahead.Held()
 	switch {
 	case inChunk && left == 0, !inChunk && m.complete, m.dropped >= maxDrain:
 		c.s.mu.Lock()

@@ -18,7 +18,7 @@ type input struct {
 	// rest is the end of the last line, which did not fit into the slice of the
 	// server's Read. The next Read returns it first.
 	rest    buffer.Buffer
-	content content
+	content *content // nil before the first message
 	late    *lateAnswer
 }
 

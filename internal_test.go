@@ -20,7 +20,7 @@ func TestAnIdleConnectionTakesNoMoreThanTheSizesOfItsParts(t *testing.T) {
 		what       string
 		size, most uintptr
 	}{
-		{"conn", unsafe.Sizeof(conn{}), 320},
+		{"conn", unsafe.Sizeof(conn{}), 288},
 		{"Session", unsafe.Sizeof(Session{}), 352},
 		// There in a transaction.
 		{"Transaction", unsafe.Sizeof(Transaction{}), 208},
