@@ -13,31 +13,60 @@ import (
 
 // This file calls the hook, and holds it to its contract.
 
-// ask calls the hook and makes d its decision, checked; a failure's decision if
-// it has none.
+// ask calls the hooks on the line's way, and makes d their decision, checked; a
+// failure's decision if one has failed.
 func (s *Session) ask(ctx context.Context, q *call, d *decision) {
 	if s.cfg.HookTimeout > 0 {
-		s.askInTime(ctx, q, d)
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, s.cfg.HookTimeout)
+		defer cancel()
+	}
+	if s.more != nil && !s.enter() {
 		return
 	}
 	c := s.newContext(ctx)
 	defer s.endCall(c, q)
-	hooks, failure := guard(func() (Decision, error) { return s.callHook(c, q) })
-	s.conclude(c, q, d, hooks, failure)
+	d.pass.Command = q.cmd.Line
+	for d.kind == toServer && !q.failed && q.goOn() {
+		s.conclude(ctx, c, q, d, s.callHook(ctx, c, q))
+	}
+	q.returned = true
 }
 
-// askInTime is ask with Proxy.HookTimeout.
-func (s *Session) askInTime(ctx context.Context, q *call, d *decision) {
-	ctx, cancel := context.WithTimeout(ctx, s.cfg.HookTimeout)
-	defer cancel()
-	c := s.newContext(ctx)
-	defer s.endCall(c, q)
-	hooks, failure := s.callInTime(ctx, c, q.cmd)
-	s.conclude(c, q, d, hooks, failure)
+// goOn goes on to the next hook, if there is one.
+func (q *call) goOn() bool {
+	q.at = int32(q.links.next(&q.route, q.cmd.Line))
+	return q.at >= 0
 }
 
-// endCall follows a call of the hook, whatever ended it.
+// outcome is what the call of a hook has come to.
+type outcome struct {
+	decision Decision
+	failure  *Failure
+}
+
+// conclude makes d of what the call of a hook came to.
+//
+//go:noinline
+func (s *Session) conclude(ctx context.Context, c *Context, q *call, d *decision, o outcome) {
+	if q.links.probe != nil {
+		q.links.tellProbe(ctx, q, o)
+	}
+	if o.failure == nil {
+		if err := s.check(o.decision, q, d); err != nil {
+			o.failure = &Failure{Err: err}
+		}
+	}
+	if o.failure != nil {
+		s.failed(c, q, d, o.failure)
+	}
+}
+
+// endCall follows the calls of hooks for a line, whatever ended them.
 func (s *Session) endCall(c *Context, q *call) {
+	if s.more != nil {
+		defer s.leave()
+	}
 	if q.returned {
 		s.endContext(c)
 		return
@@ -45,39 +74,49 @@ func (s *Session) endCall(c *Context, q *call) {
 	// runtime.Goexit: nobody gets the decision any more. The log handler may do so,
 	// too.
 	c.end()
-	s.Close()
-	s.logFailure(Failure{Err: ErrHookExit, Command: q.cmd})
+	s.shut()
+	s.logFailure(Failure{Err: ErrHookExit, Command: q.cmd, Hook: q.link().name})
 }
 
-// conclude makes d of what the call of the hook came to.
-func (s *Session) conclude(c *Context, q *call, d *decision, hooks Decision, failure *Failure) {
-	if failure == nil {
-		if err := s.check(hooks, q, d); err != nil {
-			failure = &Failure{Err: err}
+// link returns the hook that is called.
+func (q *call) link() *link { return &q.links.steps[q.at].link }
+
+// callHook calls a hook with what it may see. A panic becomes a failure. runtime.Goexit
+// goes on ending the goroutine; the outcome is never seen then.
+//
+// What the hook may see takes much of the stack, so that is got at the last moment: see
+// decision. Since it is the client's turn, nothing moves the session between beginCall
+// and here but its end.
+func (s *Session) callHook(ctx context.Context, c *Context, q *call) (o outcome) {
+	if s.cfg.HookTimeout > 0 {
+		return s.callInTime(ctx, c, q)
+	}
+	returned := false
+	defer func() {
+		if !returned {
+			o = outcome{nil, failureOf(recover())}
 		}
-	}
-	if failure != nil {
-		s.failed(c, q, d, failure)
-	}
-	q.returned = true
-}
-
-// callHook calls the hook with what it may see.
-func (s *Session) callHook(c *Context, q *call) (Decision, error) {
+	}()
 	var conn Connection
 	var txn Transaction
 	s.views(&conn, &txn)
-	if f, ok := s.cfg.Hook.(HookFunc); ok {
+	cmd := q.cmd
+	var err error
+	if l := q.link(); l.f != nil {
 		// Its method would copy all of it once more, and with that the
 		// stack of an idle connection would be one of 8 KiB, not of 4.
-		return f(c, q.cmd, conn, txn)
+		o.decision, err = l.f(c, cmd, conn, txn)
+	} else {
+		o.decision, err = l.hook.Command(c, cmd, conn, txn)
 	}
-	return s.cfg.Hook.Command(c, q.cmd, conn, txn)
+	returned = true
+	if err != nil {
+		return outcome{nil, &Failure{Err: err}}
+	}
+	return o
 }
 
-// views makes conn and txn what a hook sees now. They take much of the stack, so
-// that is done at the last moment: see decision. Since it is the client's turn,
-// nothing moves the session between beginCall and here but its end.
+// views makes conn and txn what a hook sees now.
 func (s *Session) views(conn *Connection, txn *Transaction) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -85,78 +124,112 @@ func (s *Session) views(conn *Connection, txn *Transaction) {
 	s.txn.view(txn)
 }
 
+// failureOf returns the failure by a panic with the value v; nil stands for
+// runtime.Goexit, or panic(nil) where GODEBUG=panicnil=1.
+func failureOf(v any) *Failure {
+	if v == nil {
+		return &Failure{Err: ErrHookExit}
+	}
+	return &Failure{Err: panicError{v}, Stack: debug.Stack()}
+}
+
 // failed makes d the decision about a command that the hook failed at.
 func (s *Session) failed(c *Context, q *call, d *decision, failure *Failure) {
 	*d = decision{} // the check may have left something
-	failure.Command = q.cmd
+	q.failed = true
+	failure.about(q)
 	s.logFailure(*failure)
-	if f := s.cfg.OnFailure; f != nil {
-		instead, second := guard(func() (Decision, error) { return f(c, *failure), nil })
-		if second == nil && instead != nil {
-			err := s.check(instead, q, d)
-			if err == nil {
-				return
-			}
-			second = &Failure{Err: err}
+	if instead := s.onFailure(c, failure); instead != nil {
+		err := s.check(instead, q, d)
+		if err == nil {
+			return
 		}
-		if second != nil {
-			second.Command = q.cmd
-			s.logFailure(*second)
-		}
+		s.logFailure(Failure{Err: err, Command: q.cmd, Hook: failure.Hook})
 	}
+	s.mu.Lock()
+	s.watched().hookFailed(failure)
+	s.mu.Unlock()
 	d.fail()
 }
 
+// onFailure asks Proxy.OnFailure what to do instead; nil is the 421.
+func (s *Session) onFailure(c *Context, failure *Failure) Decision {
+	f := s.cfg.OnFailure
+	if f == nil {
+		return nil
+	}
+	o := guard(func() (Decision, error) { return f(c, *failure), nil })
+	if o.failure != nil {
+		o.failure.Command, o.failure.Hook = failure.Command, failure.Hook
+		s.logFailure(*o.failure)
+	}
+	return o.decision
+}
+
+// about completes a failure: at what command, and which hook.
+func (f *Failure) about(q *call) {
+	f.Command, f.Hook = q.cmd, q.link().name
+	var inner *namedError
+	if errors.As(f.Err, &inner) {
+		f.Hook = inner.hook
+	}
+}
+
 // guard calls a function of the user's. A panic becomes a failure.
-// runtime.Goexit goes on ending the goroutine; the results are never seen then.
-func guard(f func() (Decision, error)) (d Decision, failure *Failure) {
+// runtime.Goexit goes on ending the goroutine; the outcome is never seen then.
+func guard(f func() (Decision, error)) (o outcome) {
 	returned := false
 	defer func() {
-		if returned {
-			return
-		}
-		if v := recover(); v != nil {
-			failure = &Failure{Err: panicError{v}, Stack: debug.Stack()}
-		} else {
-			// Goexit, or panic(nil) where GODEBUG=panicnil=1.
-			failure = &Failure{Err: ErrHookExit}
+		if !returned {
+			o = outcome{nil, failureOf(recover())}
 		}
 	}()
 	d, err := f()
 	returned = true
 	if err != nil {
-		return nil, &Failure{Err: err}
+		return outcome{nil, &Failure{Err: err}}
 	}
-	return d, nil
+	return outcome{d, nil}
 }
 
-// callInTime calls the hook on a goroutine of its own, so that the call can be
-// given up.
-func (s *Session) callInTime(ctx context.Context, c *Context, cmd Command) (Decision, *Failure) {
-	type result struct {
-		d       Decision
-		failure *Failure
-	}
-	results := make(chan result, 1)
+// callInTime calls a hook on a goroutine of its own, so that the call can be given up.
+//
+//go:noinline
+func (s *Session) callInTime(ctx context.Context, c *Context, q *call) outcome {
+	hook, cmd := q.link().hook, q.cmd
 	var conn Connection
 	var txn Transaction
-	s.views(&conn, &txn) // while they are those before cmd
+	s.views(&conn, &txn)
+	return inTime(ctx, func() (Decision, error) { return hook.Command(c, cmd, conn, txn) })
+}
+
+// guard is the function guard, in Proxy.HookTimeout, which ctx has.
+func (s *Session) guard(ctx context.Context, f func() (Decision, error)) outcome {
+	if s.cfg.HookTimeout > 0 {
+		return inTime(ctx, f)
+	}
+	return guard(f)
+}
+
+// inTime is guard, but gives up when ctx is done.
+func inTime(ctx context.Context, f func() (Decision, error)) outcome {
+	outcomes := make(chan outcome, 1)
 	go func() {
-		r := result{failure: &Failure{Err: ErrHookExit}}
-		defer func() { results <- r }()
-		r.d, r.failure = guard(func() (Decision, error) { return s.cfg.Hook.Command(c, cmd, conn, txn) })
+		o := outcome{failure: &Failure{Err: ErrHookExit}}
+		defer func() { outcomes <- o }()
+		o = guard(f)
 	}()
 	select {
-	case r := <-results:
+	case o := <-outcomes:
 		if ctx.Err() == nil {
-			return r.d, r.failure
+			return o
 		}
 	case <-ctx.Done():
 	}
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
-		return nil, &Failure{Err: ErrHookTimeout}
+		return outcome{failure: &Failure{Err: ErrHookTimeout}}
 	}
-	return nil, &Failure{Err: ctx.Err()}
+	return outcome{failure: &Failure{Err: ctx.Err()}}
 }
 
 // newContext returns a Context for one call. One that nobody can have made
@@ -201,7 +274,14 @@ func (s *Session) check(hooks Decision, q *call, d *decision) error {
 
 func (s *Session) checkReply(r Reply, q *call, d *decision) error {
 	d.kind, d.reply = toClient, r.filled(q.verb)
-	return d.reply.validate(q.verb, s.isLMTP())
+	if err := d.reply.validate(q.verb, s.isLMTP()); err != nil {
+		return err
+	}
+	if r.Next || d.reply.Code == 334 {
+		s.asksForNext(q, d.reply.Code == 334)
+	}
+	d.reply.Next = q.next
+	return nil
 }
 
 func (s *Session) isLMTP() bool {
@@ -229,8 +309,25 @@ func (s *Session) checkPass(p Pass, q *call, d *decision) error {
 			return err
 		}
 	}
-	d.pass = p
+	if p.Next {
+		s.asksForNext(q, false)
+	}
+	d.pass = Pass{Command: p.Command, Next: q.next}
+	q.cmd.Line = p.Command
 	return nil
+}
+
+// asksForNext notes that the hook that is called has asked for the next line. alone tells
+// that nobody else gets it.
+func (s *Session) asksForNext(q *call, alone bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	x := s.extras()
+	if alone {
+		x.asked = nil
+	}
+	x.asked = append(x.asked, int(q.at))
+	q.next = true
 }
 
 // checkCommand tells what is wrong with passing a line in the place of another.
@@ -238,7 +335,7 @@ func checkCommand(line string, q *call, lmtp bool) error {
 	if q.cmd.SASL {
 		return nil
 	}
-	was, wasLast := dialogue.ParseBDAT(q.cmd.Line)
+	was, wasLast := dialogue.ParseBDAT(q.cmd.Received)
 	now, isLast := dialogue.ParseBDAT(line)
 	name, verb := dialogue.VerbOf(line)
 	switch {
@@ -249,22 +346,26 @@ func checkCommand(line string, q *call, lmtp bool) error {
 	case lmtp && (q.verb == dialogue.RCPT) != (verb == dialogue.RCPT):
 		// The client and the server would count different recipients, and
 		// with them statuses (RFC 2033 section 4.2).
-		return fmt.Errorf("%w: %s in the place of %s in LMTP", ErrInvalidDecision, name, q.cmd.Verb())
+		return fmt.Errorf("%w: %s in the place of %s in LMTP", ErrInvalidDecision, name, verbName(q.cmd.Received))
 	case lmtp && wasLast != isLast:
 		// As many as there are recipients follow the last chunk alone (RFC
 		// 2033 section 4.3).
 		return fmt.Errorf("%w: LAST put in or taken out in LMTP", ErrInvalidDecision)
 	case q.verb.Greets() && verb.Greets() && (q.verb == dialogue.LHLO) != (verb == dialogue.LHLO):
 		// One of the two would speak LMTP.
-		return fmt.Errorf("%w: %s in the place of %s", ErrInvalidDecision, name, q.cmd.Verb())
+		return fmt.Errorf("%w: %s in the place of %s", ErrInvalidDecision, name, verbName(q.cmd.Received))
 	}
 	return nil
 }
 
 func (s *Session) logFailure(f Failure) {
-	attrs := []slog.Attr{
-		slog.Any("command", f.Command),
-		slog.String("error", f.masked()),
+	var attrs []slog.Attr
+	if f.Command.Line != "" {
+		attrs = append(attrs, slog.Any("command", f.Command))
+	}
+	attrs = append(attrs, slog.String("error", f.masked()))
+	if f.Hook != "" {
+		attrs = append(attrs, slog.String("hook", f.Hook))
 	}
 	if f.Stack != nil {
 		attrs = append(attrs, slog.String("stack", string(f.Stack)))

@@ -15,11 +15,15 @@ import (
 type Command struct {
 	// Line is the raw line. It holds no control character but tab. It may
 	// hold a credential, which is masked wherever the Command itself is
-	// printed or logged (see String), but not in Line. Nor can package fmt
+	// printed or logged (see String), but not in Line and Received. Nor can package fmt
 	// mask a Command that it finds in an unexported field of a struct, be it
 	// one of the hook's or of an error that wraps a Failure, or that is to be
 	// printed with %p or %w, of which vet warns.
 	Line string
+
+	// Received is the line as the client has sent it. Line is what the hooks before
+	// this one have made of it, the same for the first.
+	Received string
 
 	// SASL tells that the line belongs to a SASL exchange (RFC 4954 section
 	// 4): it follows a 334 and is no command. A hook sees such lines only
@@ -44,7 +48,12 @@ func (c Command) Verb() string {
 	if c.SASL {
 		return ""
 	}
-	name, _ := dialogue.VerbOf(c.Line)
+	return verbName(c.Line)
+}
+
+// verbName returns the verb of a command line.
+func verbName(line string) string {
+	name, _ := dialogue.VerbOf(line)
 	return name
 }
 
@@ -78,6 +87,11 @@ func (c Command) GoString() string {
 	var b strings.Builder
 	b.WriteString("smtpproxy.Command{Line:")
 	b.WriteString(secret.Quoted(c.masked()))
+	if c.Received != "" && c.Received != c.Line {
+		received := c
+		received.Line = c.Received
+		b.WriteString(", Received:" + secret.Quoted(received.masked()))
+	}
 	if c.SASL {
 		b.WriteString(", SASL:true")
 	}

@@ -43,6 +43,7 @@ type config struct {
 	Proxy
 	limits
 	policy dialogue.Policy
+	links  *links   // of Hook
 	verbs  []string // Commands in upper case
 	// afterSTARTTLS is TLSConfig as it is there.
 	afterSTARTTLS *tls.Config
@@ -59,7 +60,11 @@ func (p *Proxy) config() *config {
 	if p == nil {
 		p = new(Proxy)
 	}
-	cfg := &config{Proxy: *p, limits: p.limits(), policy: p.policy(), invalid: invalid, log: p.Logger, level: slog.LevelDebug}
+	links, err := linksOf(p.Hook)
+	if invalid == nil {
+		invalid = err
+	}
+	cfg := &config{Proxy: *p, links: links, limits: p.limits(), policy: p.policy(), invalid: invalid, log: p.Logger, level: slog.LevelDebug}
 	cfg.TLSKeywords = slices.Clone(p.TLSKeywords)
 	for _, v := range p.Commands {
 		cfg.verbs = append(cfg.verbs, ascii.ToUpper(v))
@@ -92,19 +97,6 @@ func withoutTickets(t *tls.Config) *tls.Config {
 		}
 	}
 	return t
-}
-
-// listed tells whether the hook is called for a verb.
-func (c *config) listed(verb string) bool {
-	if len(c.verbs) == 0 {
-		return true
-	}
-	for _, v := range c.verbs {
-		if v == verb {
-			return true
-		}
-	}
-	return false
 }
 
 // The defaults of those limits that keep memory safe, and end what has no end. The

@@ -4,7 +4,6 @@ import (
 	"crypto/tls"
 	"io"
 	"net"
-	"sync/atomic"
 	"time"
 
 	"github.com/seed3262c777/smtpproxy/internal/dialogue"
@@ -35,7 +34,6 @@ type conn struct {
 	out    output
 	waits  waits
 	to     *handover // the client goes on elsewhere
-	closed atomic.Bool
 }
 
 // Times that bound what the library does on its own account.
@@ -74,8 +72,8 @@ const (
 )
 
 func newConn(raw net.Conn, l *listener) *conn {
-	s := newSession(l.cfg, facts{id: newID()}, transaction{}, true)
-	s.unknown = &unknown{raw: raw}
+	s := newSession(l.cfg, facts{id: newID()}, "", transaction{}, true)
+	s.who = &identity{raw: raw}
 	if _, isTLS := raw.(*tls.Conn); l.cfg.ImplicitTLS && !isTLS {
 		raw = tls.Server(raw, l.cfg.TLSConfig)
 	} else if l.cfg.ImplicitTLS {
@@ -101,14 +99,14 @@ func (c *conn) SetDeadline(t time.Time) error {
 // SetReadDeadline implements net.Conn. Time that a hook takes does not count, and
 // behind a line that the hook has answered the client's time starts anew.
 func (c *conn) SetReadDeadline(t time.Time) error {
-	if c.closed.Load() {
+	if c.waits.closed.Load() {
 		return net.ErrClosed
 	}
 	err := c.client.SetReadDeadline(t)
 	if err != nil && c.client.HasTakenDeadline() {
 		// It is as good as a Read that has failed. Where no deadline can be set, a
 		// server that reads at all doesn't mind.
-		c.readFailed()
+		c.readFailed(err)
 	}
 	return err
 }
@@ -116,7 +114,7 @@ func (c *conn) SetReadDeadline(t time.Time) error {
 // SetWriteDeadline implements net.Conn. For replies that the server didn't
 // write, or that were held back, the time starts anew.
 func (c *conn) SetWriteDeadline(t time.Time) error {
-	if c.closed.Load() {
+	if c.waits.closed.Load() {
 		return net.ErrClosed
 	}
 	return c.client.SetWriteDeadline(t)
@@ -139,7 +137,7 @@ func (c *conn) Read(p []byte) (n int, err error) {
 		}
 	}()
 	if n, err = c.relay(p); err != nil {
-		c.readFailed()
+		c.readFailed(err)
 		c.s.report()
 	}
 	returned = true
@@ -165,7 +163,7 @@ func (c *conn) Write(p []byte) (int, error) {
 // time to speak of. Where the client goes on elsewhere, only the server is through
 // with this connection: the handover goes on.
 func (c *conn) Close() error {
-	if c.closed.Swap(true) {
+	if c.waits.closed.Swap(true) {
 		return nil
 	}
 	c.s.mu.Lock()
@@ -177,6 +175,7 @@ func (c *conn) Close() error {
 	postponed := c.s.m.State() == dialogue.Postponed
 	c.s.m.Close()
 	c.s.moved(false)
+	c.s.over()
 	c.wakeRead()
 	unreported := c.s.isUnreported()
 	c.s.mu.Unlock()
@@ -198,12 +197,31 @@ func (c *conn) begin() error {
 		return nil
 	}
 	c.s.learn()
+	var err error
 	if tc, ok := c.client.NetConn().(*tls.Conn); ok {
-		if err := c.handshake(tc); err != nil {
-			return err
+		err = c.handshake(tc)
+	}
+	if w := c.s.begin(); w != nil {
+		c.client.Count(&w.traffic)
+		if err != nil {
+			c.s.mu.Lock()
+			w.because(SideClient, ReasonTLSFailed, err)
+			c.s.mu.Unlock()
 		}
 	}
+	if err != nil {
+		return err
+	}
 	c.client.Begin()
+	if len(c.s.connectHooks()) == 0 {
+		return nil
+	}
+	c.client.Pause() // the hook's time is neither the client's nor the server's
+	r, refused := c.s.connect(c.s.ctx)
+	c.client.RenewWrite()
+	if refused {
+		c.send(r.appendTo(nil), false)
+	}
 	return nil
 }
 
@@ -218,11 +236,14 @@ func (c *conn) beginReading() error {
 }
 
 // readFailed notes that a Read has failed.
-func (c *conn) readFailed() {
+func (c *conn) readFailed(err error) {
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()
 	if c.client.IsDetached() {
 		return // the dialogue is another connection's
+	}
+	if !c.s.m.State().HasEnded() {
+		c.s.watched().readFailed(err, c.s.m.InMessage())
 	}
 	c.s.m.ReadFailed()
 	c.stirWrite()

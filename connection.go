@@ -126,7 +126,7 @@ type Auth struct {
 // facts are what a session knows of its connection. It has room for TLS and AUTH
 // only where they are: most connections are idle most of the time.
 type facts struct {
-	id, ptr string // id never changes
+	id string // never changes
 	ends
 	helo   HELO
 	secure *secure // may be nil without TLS and AUTH
@@ -140,7 +140,7 @@ type secure struct {
 // facts returns those that have c for their view. An empty ID is replaced.
 func (c *Connection) facts() facts {
 	f := facts{
-		id: c.ID, ptr: c.RemotePTR,
+		id:     c.ID,
 		ends:   ends{c.RemoteIP, c.LocalIP, c.RemotePort, c.LocalPort, c.RemoteUID, c.EarlyTalker},
 		helo:   c.HELO,
 		secure: &secure{c.TLS, c.Auth},
@@ -151,10 +151,11 @@ func (c *Connection) facts() facts {
 	return f
 }
 
-// view makes c the Connection, as a hook sees it, but for the server's ID.
+// view makes c the Connection, as a hook sees it, but for the server's ID and the
+// client's host name.
 func (f *facts) view(c *Connection) {
 	*c = Connection{}
-	c.ID, c.RemotePTR = f.id, f.ptr
+	c.ID = f.id
 	c.RemoteIP, c.RemotePort, c.LocalIP, c.LocalPort = f.remoteIP, f.remotePort, f.localIP, f.localPort
 	c.RemoteUID, c.EarlyTalker, c.HELO = f.uid, f.earlyTalker, f.helo
 	if f.secure != nil {

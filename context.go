@@ -39,6 +39,16 @@ func NewContext(parent context.Context) *Context {
 	return &Context{parent: parent, state: new(userState)}
 }
 
+// WithContext returns a Context with the same user state that is made from ctx, as
+// (*http.Request).WithContext does: for a hook that calls another with a deadline of
+// its own, or with values. It panics if ctx is nil.
+func (c *Context) WithContext(ctx context.Context) *Context {
+	if ctx == nil {
+		panic("smtpproxy: nil context")
+	}
+	return &Context{parent: ctx, state: c.state}
+}
+
 // Deadline implements context.Context.
 func (c *Context) Deadline() (time.Time, bool) { return c.base().Deadline() }
 

@@ -75,8 +75,14 @@ const (
 
 // call is a line on its way to a decision.
 type call struct {
-	cmd      Command
-	verb     dialogue.Verb
+	cmd    Command // as the next hook gets it
+	links  *links
+	route  route
+	at     int32 // the hook that is called
+	failed bool  // a hook has
+	next   bool  // a hook has asked for the next line
+
+	verb     dialogue.Verb // of what the client has sent
 	behind   behind
 	own      bool // an answer to the hook's own challenge
 	asksHook bool // the hook is called
@@ -89,7 +95,10 @@ type call struct {
 // decide fills in d, which must be zero but for what its maker knows: the hook's
 // decision, checked, then the library's own rules.
 func (s *Session) decide(ctx context.Context, line string, d *decision) {
-	q := call{cmd: Command{Line: line, Pipelined: d.behind > nothingBehind}, behind: d.behind}
+	q := call{cmd: Command{Line: line, Received: line, Pipelined: d.behind > nothingBehind}, behind: d.behind}
+	if !s.begun {
+		s.begin()
+	}
 	s.beginCall(&q, d.clock)
 	switch {
 	case q.notYet == dialogue.OutOfTurn:
@@ -115,9 +124,9 @@ func (s *Session) decide(ctx context.Context, line string, d *decision) {
 	}
 }
 
-// beginCall completes q, a call for q.cmd.Line, and stops the clock, if there is one.
+// beginCall completes q, a call for q.cmd, and stops the clock, if there is one.
 func (s *Session) beginCall(q *call, clock *timed.Conn) {
-	name, verb := dialogue.VerbOf(q.cmd.Line)
+	name, verb := dialogue.VerbOf(q.cmd.Received)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if clock != nil {
@@ -130,9 +139,16 @@ func (s *Session) beginCall(q *call, clock *timed.Conn) {
 		name, verb = "", dialogue.NoVerb
 	}
 	q.verb, q.notYet, q.own = verb, turn.NotYet, turn.At == dialogue.OwnResponse
-	q.asksHook = s.cfg.Hook != nil && (turn.Asked || q.own || !q.cmd.SASL && s.cfg.listed(name))
+	q.links = s.links()
+	listed := !q.cmd.SASL && q.links.listed(name, s.cfg.verbs)
+	if turn.Asked && s.more != nil {
+		q.route.askers, s.more.asked = &askers{asked: s.more.asked}, nil
+	}
+	q.route.only = !listed
+	q.asksHook = len(q.links.steps) > 0 && (turn.Asked || listed)
+	s.watched().command(name)
 	if q.asksHook {
-		q.unknown = s.unknown != nil
+		q.unknown = !s.who.isKnown()
 		s.txn.name() // so that views, for which the stack has less room, needn't
 	}
 	s.copies, s.mustReset = 1, false
@@ -174,7 +190,7 @@ func (s *Session) pass(q *call, d *decision) {
 	line := d.pass.Command
 	l := dialogue.Line{Verb: q.verb}
 	if !q.cmd.SASL {
-		if line != q.cmd.Line {
+		if line != q.cmd.Received {
 			_, l.Verb = dialogue.VerbOf(line)
 		}
 		describe(&l, line)
@@ -188,6 +204,14 @@ func (s *Session) pass(q *call, d *decision) {
 		line = strings.TrimRight(line, " \t")
 	}
 	d.pass.Command = line
+	if s.more != nil && !q.cmd.SASL {
+		if r := s.more.withheld.refusal(l.Verb, line); r != nil {
+			next := d.pass.Next
+			d.refuse(r)
+			d.reply.Next = next
+			return
+		}
+	}
 	a := s.m.Passed(l, d.pass.Next, q.behind > nothingBehind)
 	d.begins = a.Do == dialogue.HandFirst
 	switch a.Do {
@@ -248,7 +272,7 @@ func (s *Session) keep(v dialogue.Verb, line string, isSASL bool) {
 func (s *Session) answered(q *call, d *decision) {
 	l := dialogue.Line{Verb: q.verb}
 	if q.verb == dialogue.BDAT {
-		l.Size, l.Last = dialogue.ParseBDAT(q.cmd.Line)
+		l.Size, l.Last = dialogue.ParseBDAT(q.cmd.Received)
 	}
 	o := s.m.Answered(dialogue.Answer{
 		Line: l, Code: d.reply.Code,
@@ -266,5 +290,6 @@ func (s *Session) answered(q *call, d *decision) {
 		d.pass.Command = dialogue.Cancel
 	}
 	s.line, s.exchange = "", nil
+	s.watched().answered(q, d)
 	s.moved(o.Cleared)
 }

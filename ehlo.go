@@ -1,14 +1,154 @@
 package smtpproxy
 
 import (
+	"context"
 	"strconv"
 	"strings"
 
+	"github.com/seed3262c777/smtpproxy/internal/address"
 	"github.com/seed3262c777/smtpproxy/internal/ascii"
+	"github.com/seed3262c777/smtpproxy/internal/dialogue"
 )
 
 // This file is the keyword list in the reply to EHLO and LHLO (RFC 5321 section
 // 4.1.1.1).
+
+// listing is what the client is told in a reply to EHLO or LHLO.
+type listing struct {
+	size   int64    // the server's SIZE (RFC 1870), 0 if unlimited or unknown
+	lines  []string // what the client gets in the place of the server's lines; nil if that
+	failed bool     // a hook has, and the session has ended
+}
+
+// list makes of the server's lines in a reply to HELO, EHLO or LHLO what the client gets:
+// the library has its say, and then the hook. It may use lines for it. Its caller holds s.mu,
+// which it lets go while it calls the hook.
+func (s *Session) list(code int, lines []string) (l listing) {
+	if code != 250 || !s.m.Greets() {
+		return l
+	}
+	if !s.m.WantsKeywords() {
+		lines = nil // HELO
+	}
+	l.size = sizeKeyword(lines)
+	if s.m.IsRelay() && len(lines) > 0 {
+		if l.lines = s.offered(lines); l.lines != nil {
+			lines = l.lines
+		}
+	}
+	if hooks := s.links().keywords; len(hooks) > 0 {
+		kw := keywordsOf(lines[min(1, len(lines)):])
+		if l.failed = !s.askForKeywords(hooks, kw); !l.failed && kw.changed && len(lines) > 0 {
+			l.lines = kw.lines(lines[0])
+		}
+	}
+	return l
+}
+
+// askForKeywords lets the hooks change the list. It returns false if one fails: the session
+// has ended then. Its caller holds s.mu, which it lets go meanwhile.
+func (s *Session) askForKeywords(hooks []optional[KeywordHook], kw *Keywords) (ok bool) {
+	var conn Connection
+	s.view(&conn)
+	s.mu.Unlock()
+	defer s.mu.Lock() // after runtime.Goexit, too
+	if !s.enter() {
+		return true // it is over, and nobody gets the list
+	}
+	defer s.leave()
+	ctx, cancel := context.Context(s.ctx), context.CancelFunc(func() {})
+	if t := s.cfg.HookTimeout; t > 0 {
+		ctx, cancel = context.WithTimeout(ctx, t)
+	}
+	defer cancel()
+	c := &Context{parent: ctx, state: &s.state}
+	defer c.end()
+	returned := false
+	defer func() {
+		if !returned {
+			s.shut()
+		}
+	}()
+	for _, h := range hooks {
+		o := s.guard(ctx, func() (Decision, error) { return nil, h.hook.Keywords(c, conn, kw) })
+		if o.failure == nil && kw.invalid != nil {
+			o.failure = &Failure{Err: kw.invalid}
+		}
+		if o.failure != nil {
+			o.failure.Hook = h.name
+			s.logFailure(*o.failure)
+			s.mu.Lock()
+			s.watched().hookFailed(o.failure)
+			s.m.HangUp(dialogue.NoReason)
+			s.moved(false)
+			s.mu.Unlock()
+			returned = true
+			return false
+		}
+	}
+	s.mu.Lock()
+	if len(kw.deleted) > 0 || s.more != nil {
+		s.extras().withheld = kw.deleted
+	}
+	s.mu.Unlock()
+	returned = true
+	return true
+}
+
+// withheld are the keywords that a hook has deleted, in upper case.
+type withheld []string
+
+// refusal returns why a command isn't passed, nil if it is: it is what a deleted keyword
+// stands for.
+func (w withheld) refusal(v dialogue.Verb, line string) *dialogue.Refusal {
+	if len(w) == 0 {
+		return nil
+	}
+	verb := verbName(line)
+	for _, keyword := range w {
+		switch {
+		case keyword == "PIPELINING", keyword == "ENHANCEDSTATUSCODES":
+		case keyword == "CHUNKING" && v == dialogue.BDAT, keyword == verb:
+			return &dialogue.NotOffered
+		case v == dialogue.MAIL && stands(keyword, address.Mail, line), v == dialogue.RCPT && stands(keyword, address.Rcpt, line):
+			return &dialogue.ParamNotOffered
+		}
+	}
+	return nil
+}
+
+// stands tells whether a command has a parameter that a keyword stands for. Where servers
+// may read the parameters in different ways, it has it if any of them could find it.
+func stands(keyword string, parse func(string) (address.Path, []address.Param, string), line string) bool {
+	_, params, unparsed := parse(line)
+	for _, name := range paramsOf(keyword) {
+		for _, p := range params {
+			binary := p.Key == "BODY" && ascii.EqualFold(p.Value, "BINARYMIME")
+			if p.Key == name && (p.Key != "BODY" || binary == (keyword == "BINARYMIME")) {
+				return true
+			}
+		}
+		if strings.Contains(ascii.ToUpper(unparsed), name) {
+			return true
+		}
+	}
+	return false
+}
+
+// paramsOf returns the parameters of MAIL and RCPT that a keyword stands for.
+func paramsOf(keyword string) []string {
+	switch keyword {
+	case "8BITMIME", "BINARYMIME": // RFC 6152, RFC 3030
+		return []string{"BODY"}
+	case "DSN": // RFC 3461
+		return []string{"RET", "ENVID", "NOTIFY", "ORCPT"}
+	case "DELIVERBY": // RFC 2852
+		return []string{"BY"}
+	case "FUTURERELEASE": // RFC 4865
+		return []string{"HOLDFOR", "HOLDUNTIL"}
+	}
+	return []string{keyword}
+}
 
 // offered returns the lines of an EHLO reply with the keywords that the client
 // may use now, in the place of lines; nil if they are the same.

@@ -47,15 +47,19 @@ func (c *conn) startTLS() {
 	t, err := c.s.shakeHands(tc)
 	if err != nil {
 		// Nothing is sent in plaintext after the 220.
-		c.s.Close()
+		c.s.mu.Lock()
+		c.s.watched().because(SideClient, ReasonTLSFailed, err)
+		c.s.mu.Unlock()
+		c.s.shut()
 		c.client.Close()
 		return
 	}
 	fresh := &conn{s: c.s, l: c.l, client: timed.NewConn(tc, &c.s.mu)}
 	fresh.client.Begin()
+	fresh.client.Count(c.client.Traffic())
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()
-	if c.closed.Load() {
+	if c.waits.closed.Load() {
 		return // Close has closed the client's connection
 	}
 	c.s.startedTLS(t)
@@ -83,6 +87,9 @@ func (h *handover) abandon() {
 	}
 	c := h.fresh
 	go func() {
+		c.s.mu.Lock()
+		c.s.watched().because(SideServer, ReasonServerClosed, nil)
+		c.s.mu.Unlock()
 		c.s.logEnd(dialogue.NotAccepted)
 		c.client.LimitWrite(closeTime)
 		replyOf(dialogue.NotAccepted.Refusal()).WriteTo(&c.client)

@@ -32,7 +32,7 @@ func TestAnIdleConnectionTakesNoMoreThanTheSizesOfItsParts(t *testing.T) {
 }
 
 func TestNothingIsKeptOfAMAILThatHasWaitedForRSET(t *testing.T) {
-	s := newSession(new(Proxy).config(), facts{}, (&Transaction{Active: true}).known(), true)
+	s := newSession(new(Proxy).config(), facts{}, "", (&Transaction{Active: true}).known(), true)
 	s.Replied(220)
 	for _, line := range []string{"EHLO a.example", "NOOP"} {
 		s.Command(t.Context(), line)
@@ -59,14 +59,14 @@ func TestNothingIsKeptOfAMAILThatHasWaitedForRSET(t *testing.T) {
 // What a Write and a Read on two goroutines may come to, one step after the other: the
 // reply has begun before there is a command, and is complete when RCPT is passed.
 func TestAReplyThatHasBegunBeforeTheRCPTCommandIsOutOfStep(t *testing.T) {
-	s := newSession(new(Proxy).config(), facts{}, (&Transaction{Active: true}).known(), true)
+	s := newSession(new(Proxy).config(), facts{}, "", (&Transaction{Active: true}).known(), true)
 	s.Replied(220)
 	s.mu.Lock()
 	accepted := s.accepts(250)
 	s.mu.Unlock()
 	s.Command(t.Context(), "RCPT TO:<c@d>")
 	s.mu.Lock()
-	step, _ := s.replied(250, accepted, nil)
+	step := s.replied(250, accepted, 0)
 	s.mu.Unlock()
 	if step.Fate != dialogue.LoseStep || s.m.Reason() != dialogue.OutOfStep || s.Context().Err() == nil {
 		t.Errorf("the reply's fate is %d, the session ends for %q, %v", step.Fate, s.m.Reason(), s.Context().Err())

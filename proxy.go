@@ -100,8 +100,16 @@ func (Reply) decision() {}
 // command. Listener and NewSession copy it; to change it afterwards has no
 // effect on them.
 type Proxy struct {
-	// Hook decides about commands; nil passes all.
+	// Hook decides about commands; nil passes all. It may be made of others, with
+	// Chain, Mux and Named, and be a ConnectHook, a KeywordHook and a DisconnectHook, too.
 	Hook Hook
+
+	// HookFor, if not nil, chooses the hook of a connection; nil is Hook. It is called once
+	// for each connection, on the goroutine that first uses it and before any method of the
+	// hook, behind the TLS handshake where TLS comes first; RemotePTR may not be known yet.
+	// The connection keeps its hook, over STARTTLS too. If HookFor panics, the client gets
+	// a 421. To put another hook into use while a server runs, let it load an atomic.Pointer.
+	HookFor func(Connection) Hook
 
 	// Commands are the verbs that the hook is called for, in any case;
 	// empty means every command line.
@@ -312,8 +320,11 @@ type Failure struct {
 	// Stack is the goroutine's stack at a panic, else nil.
 	Stack []byte
 
-	// Command is the command that the hook failed at.
+	// Command is the command that the hook failed at, as it was shown to it.
 	Command Command
+
+	// Hook is the name that Named has given to the hook, empty if it has none.
+	Hook string
 }
 
 // Error implements error; the text is that of Err.
@@ -336,7 +347,11 @@ func (f Failure) GoString() string {
 	if f.Stack != nil {
 		fmt.Fprintf(&b, ", Stack:[]byte(%q)", f.Stack)
 	}
-	fmt.Fprintf(&b, ", Command:%#v}", f.Command)
+	fmt.Fprintf(&b, ", Command:%#v", f.Command)
+	if f.Hook != "" {
+		fmt.Fprintf(&b, ", Hook:%q", f.Hook)
+	}
+	b.WriteByte('}')
 	return b.String()
 }
 

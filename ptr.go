@@ -11,41 +11,49 @@ import (
 	"github.com/seed3262c777/smtpproxy/internal/fcrdns"
 )
 
-// unknown is what a session has yet to find out about who is connected.
-type unknown struct {
+// identity is what a session can't know at once about who is connected.
+type identity struct {
 	raw  net.Conn // whose ends are unknown; nil if they are known
 	once sync.Once
 
-	// The lookup of the host name, if there is one.
+	// The lookup of the host name, while there is one.
 	ctx   context.Context
 	found <-chan string
+
+	ptr string // the host name, when it is known
 }
+
+// isKnown tells whether there is nothing to wait for. Its caller holds s.mu.
+func (u *identity) isKnown() bool { return u == nil || u.raw == nil && u.found == nil }
 
 // learn asks the connection for its ends, if they are unknown, and starts to look up
 // the client's host name. Its caller holds no lock.
 func (s *Session) learn() {
 	s.mu.Lock()
-	u := s.unknown
+	u := s.who
 	s.mu.Unlock()
-	if u == nil || u.raw == nil {
+	if u == nil {
 		return
 	}
 	u.once.Do(func() {
+		if u.raw == nil {
+			return
+		}
 		e := endsOf(u.raw)
 		if s.cfg.LookupPTR && e.remoteIP.IsValid() {
 			u.lookUp(s, e.remoteIP)
 		}
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		s.conn.ends = e
-		if u.found == nil {
-			s.unknown = nil
+		s.conn.ends, u.raw = e, nil
+		if u.isKnown() {
+			s.who = nil
 		}
 	})
 }
 
 // lookUp starts to look up the client's host name.
-func (u *unknown) lookUp(s *Session, ip netip.Addr) {
+func (u *identity) lookUp(s *Session, ip netip.Addr) {
 	var r Resolver = net.DefaultResolver
 	if s.cfg.Resolver != nil {
 		r = s.cfg.Resolver
@@ -86,8 +94,7 @@ func (s *Session) guardLookup(returned *bool) {
 // unknown, whatever the resolver does.
 func (s *Session) awaitPTR() {
 	s.mu.Lock()
-	u := s.unknown
-	s.unknown = nil
+	u := s.who
 	s.mu.Unlock()
 	if u == nil || u.found == nil {
 		return
@@ -103,5 +110,5 @@ func (s *Session) awaitPTR() {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.conn.ptr = name
+	u.ptr, u.ctx, u.found = name, nil, nil
 }

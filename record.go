@@ -15,24 +15,18 @@ import (
 // parameters. Where the dialogue is at, its machine knows.
 
 // replied lets a reply of the server's move the session; accepted is what accepts
-// returned. lines are needed of a reply to EHLO or LHLO only; if the client has to
-// get others, they are returned, and lines used for them. Its caller holds s.mu.
-func (s *Session) replied(code int, accepted *Recipient, lines []string) (step dialogue.Step, others []string) {
-	reply := dialogue.Reply{Code: code, NoMechanism: s.exchange == nil}
-	if code == 250 && s.m.WantsKeywords() {
-		reply.Size = sizeKeyword(lines)
-		if s.m.IsRelay() {
-			others = s.offered(lines)
-		}
-	}
+// returned, size what list did. Its caller holds s.mu.
+func (s *Session) replied(code int, accepted *Recipient, size int64) (step dialogue.Step) {
+	w, was, message := s.watched(), s.m.State(), s.m.IsMessage()
 	if s.m.WantsRecipient() && code/100 == 2 && accepted == nil {
 		step = s.m.LoseStep() // the reply has begun before the command was there
 	} else {
-		step = s.m.Replied(reply)
+		step = s.m.Replied(dialogue.Reply{Code: code, Size: size, NoMechanism: s.exchange == nil})
 	}
+	w.replied(code, was, message, &s.m, step.News)
 	s.record(step.News, accepted)
 	s.moved(false)
-	return step, others
+	return step
 }
 
 // record writes down what a reply tells.

@@ -19,7 +19,7 @@ func (c *conn) relay(p []byte) (n int, err error) {
 		return c.takeRest(p), nil
 	}
 	for begins := true; ; begins = false {
-		if c.closed.Load() {
+		if c.waits.closed.Load() {
 			return 0, net.ErrClosed
 		}
 		if err := c.beginReading(); err != nil {
@@ -76,7 +76,7 @@ func (c *conn) relayNext(p []byte, begins bool) (n int, err error) {
 		return 0, c.dropRest()
 	case dialogue.Unwanted:
 		c.linger(drainTime, maxDrain)
-		c.s.Close()
+		c.s.shut()
 		return 0, io.ErrUnexpectedEOF
 	case dialogue.GivenUp:
 		return 0, io.ErrUnexpectedEOF

@@ -22,7 +22,7 @@ func (c *conn) relayReplies(p []byte) (n int, waits bool, err error) {
 	c.out.writing.Lock()
 	defer c.out.writing.Unlock()
 	switch {
-	case c.closed.Load(), c.out.lost:
+	case c.waits.closed.Load(), c.out.lost:
 		return 0, false, net.ErrClosed
 	case c.client.IsDetached():
 		return len(p), false, nil
@@ -30,7 +30,7 @@ func (c *conn) relayReplies(p []byte) (n int, waits bool, err error) {
 	if err := c.begin(); err != nil {
 		return 0, false, err
 	}
-	if c.closed.Load() {
+	if c.waits.closed.Load() {
 		return 0, false, net.ErrClosed // while it began
 	}
 	b := p
@@ -85,6 +85,7 @@ func (c *conn) relayReply(code int, reply []byte) (waits bool, err error) {
 // for the reply.
 func (c *conn) moveByReply(code int, reply []byte) (step dialogue.Step, sent []byte, waits, wakes bool) {
 	s := c.s
+	var size int64
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.m.State() == dialogue.Greeting {
@@ -93,15 +94,20 @@ func (c *conn) moveByReply(code int, reply []byte) (step dialogue.Step, sent []b
 		s.mu.Lock()
 		s.conn.earlyTalker = s.conn.earlyTalker || early
 	}
-	accepted := s.accepts(code)
-	var lines []string
-	if s.m.WantsKeywords() {
-		lines = wire.ReplyLines(reply)
+	if s.m.Greets() {
+		var lines []string
+		if s.m.WantsKeywords() {
+			lines = wire.ReplyLines(reply)
+		}
+		list := s.list(code, lines)
+		switch size = list.size; {
+		case list.failed:
+			return dialogue.Step{}, failureReply.appendTo(nil), false, c.waits.reply != nil
+		case list.lines != nil:
+			reply = printed(code, list.lines)
+		}
 	}
-	step, others := s.replied(code, accepted, lines)
-	if others != nil {
-		reply = printed(code, others)
-	}
+	step = s.replied(code, s.accepts(code), size)
 	c.waits.content = c.waits.content || step.News == dialogue.ContentBegins
 	waits = !s.m.MayReturn()
 	c.awaitsRest(waits)
@@ -157,9 +163,14 @@ func (c *conn) respond(r Reply, copies int, hold bool) {
 // send writes a reply to the client, or holds it while more commands wait. Its caller
 // holds out.writing.
 func (c *conn) send(reply []byte, hold bool) error {
+	if c.client.IsCounted() {
+		c.s.mu.Lock()
+		c.s.watched().sent(reply)
+		c.s.mu.Unlock()
+	}
 	err := c.out.send(&c.client, reply, hold)
 	if err != nil {
-		c.writeFailed()
+		c.writeFailed(err)
 	} else if c.out.held.Len() > 0 && !c.out.ticking {
 		c.startTimer()
 	}
@@ -179,9 +190,12 @@ func (c *conn) startTimer() {
 }
 
 // writeFailed notes that a reply couldn't be sent.
-func (c *conn) writeFailed() {
+func (c *conn) writeFailed(err error) {
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()
+	if !c.s.m.State().HasEnded() {
+		c.s.watched().because(SideClient, ReasonClientGone, err)
+	}
 	c.s.m.WriteFailed()
 	c.s.moved(false)
 }
@@ -217,7 +231,7 @@ func (c *conn) sendHeld() {
 	if c.out.held.Len() > 0 {
 		c.client.RenewWrite()
 		if err := c.out.sendHeld(&c.client); err != nil {
-			c.writeFailed()
+			c.writeFailed(err)
 		}
 	}
 }

@@ -42,11 +42,39 @@ type Session struct {
 	line string // the command that the server has, as far as its reply tells of it
 
 	exchange *sasl.Exchange // of the AUTH command under way, for its user name
-	unknown  *unknown       // who is connected; nil when that is known
+	who      *identity      // what isn't in conn of who is connected; may be nil
+
+	more *extras // what few sessions have
 
 	copies    uint32 // see Copies
 	mustReset bool   // see MustReset
 	reported  bool   // why the library has ended the connection is logged
+	begun     bool   // begin has been called; of the goroutine that calls Command
+	isOver    bool   // the server is through with the connection
+}
+
+// extras are what few sessions have.
+type extras struct {
+	own      *links   // of the hook that Proxy.HookFor has chosen
+	asked    []int    // the hooks that have asked for the next line
+	withheld withheld // what a hook has deleted from the keywords
+	watch    *watch   // what is noted for the End
+}
+
+// extras returns them, to be changed. Its caller holds s.mu.
+func (s *Session) extras() *extras {
+	if s.more == nil {
+		s.more = new(extras)
+	}
+	return s.more
+}
+
+// links returns the hooks. Its caller holds s.mu.
+func (s *Session) links() *links {
+	if s.more != nil && s.more.own != nil {
+		return s.more.own
+	}
+	return s.cfg.links
 }
 
 // NewSession returns a session for a connection that conn describes. An empty
@@ -67,12 +95,12 @@ func (p *Proxy) session(conn Connection, txn transaction) *Session {
 	if conn.ServerID != "" {
 		cfg.ServerID = conn.ServerID
 	}
-	return newSession(cfg, conn.facts(), txn, false)
+	return newSession(cfg, conn.facts(), conn.RemotePTR, txn, false)
 }
 
-// newSession returns a session. relay tells that the library stands in front of the
-// server.
-func newSession(cfg *config, conn facts, txn transaction, relay bool) *Session {
+// newSession returns a session. ptr is the client's host name, if it is known. relay
+// tells that the library stands in front of the server.
+func newSession(cfg *config, conn facts, ptr string, txn transaction, relay bool) *Session {
 	s := &Session{cfg: cfg, conn: conn, txn: txn}
 	s.m = dialogue.New(&cfg.policy, dialogue.Start{
 		Relay: relay,
@@ -80,9 +108,12 @@ func newSession(cfg *config, conn facts, txn transaction, relay bool) *Session {
 		Active: txn.get().Active, Recipients: txn.get().Recipients.Len(),
 	})
 	s.ctx = &Context{parent: context.Background(), state: &s.state}
-	if cfg.LookupPTR && conn.ptr == "" && conn.remoteIP.IsValid() {
-		s.unknown = &unknown{}
-		s.unknown.lookUp(s, conn.remoteIP)
+	switch {
+	case ptr != "":
+		s.who = &identity{ptr: ptr}
+	case cfg.LookupPTR && conn.remoteIP.IsValid():
+		s.who = new(identity)
+		s.who.lookUp(s, conn.remoteIP)
 	}
 	return s
 }
@@ -103,6 +134,9 @@ func (s *Session) Connection() Connection {
 func (s *Session) view(conn *Connection) {
 	s.conn.view(conn)
 	conn.ServerID = s.cfg.ServerID
+	if s.who != nil {
+		conn.RemotePTR = s.who.ptr
+	}
 }
 
 // Transaction returns the transaction as a hook would see it now.
@@ -165,10 +199,27 @@ func (s *Session) MustReset() bool {
 // lines are the reply's lines without code; those of a reply to EHLO or LHLO
 // carry keywords from the second on (RFC 5321 section 4.1.1.1), the others may
 // be left out. A server that greets may tell its greeting too.
-func (s *Session) Replied(code int, lines ...string) {
+//
+// It returns the reply that the client gets: with the lines given, unless a [KeywordHook]
+// has changed those of a reply to EHLO or LHLO. A reply that can't be one to the last
+// command, and one behind the end of the session, becomes a 421 with Disconnect.
+func (s *Session) Replied(code int, lines ...string) Reply {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.replied(code, s.accepts(code), lines)
+	over := s.m.State().HasEnded()
+	list := s.list(code, lines)
+	step := s.replied(code, s.accepts(code), list.size)
+	r := Reply{Code: code, Enhanced: NoEnhancedCode, Lines: lines, Disconnect: s.m.State().HasEnded()}
+	switch {
+	case over, list.failed, step.Fate == dialogue.LoseStep:
+		r = failureReply.filled(dialogue.NoVerb)
+	case list.lines != nil:
+		r.Lines = list.lines
+	}
+	if w := s.watched(); w != nil {
+		w.end.Reply = r
+	}
+	return r
 }
 
 // StartedTLS tells the session that the server has completed a TLS handshake
@@ -184,6 +235,17 @@ func (s *Session) StartedTLS(t TLS) {
 // its own calls it when the connection is closed. A call of the hook under way
 // goes on; to end it, cancel the ctx given to Command.
 func (s *Session) Close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.m.Close()
+	s.moved(false)
+	if !s.m.IsRelay() {
+		s.over()
+	}
+}
+
+// shut ends the session from within.
+func (s *Session) shut() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.m.Close()

@@ -25,7 +25,7 @@ func (c *conn) handshake(tc *tls.Conn) error {
 	}
 	t, err := c.s.shakeHands(tc)
 	if err != nil {
-		c.s.Close()
+		c.s.shut()
 		var header tls.RecordHeaderError
 		if errors.As(err, &header) && header.Conn != nil {
 			c.client.WriteBeneathTLS(replyOf(dialogue.TLSRequired).appendTo(nil), closeTime)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/seed3262c777/smtpproxy/internal/dialogue"
@@ -18,9 +19,10 @@ import (
 type waits struct {
 	reply chan struct{} // a Read waits until it is closed; nil if none does
 	rest  chan struct{} // a Write waits, and gets something when it should look again; nil if none does
-	ahead bool          // the Read reads ahead meanwhile
+	ahead bool          // the Read that waits for the reply reads ahead meanwhile
 
-	content bool // a Read waits for content that begins, or will
+	content bool        // a Read waits for content that begins, or will
+	closed  atomic.Bool // the server has closed the connection: nobody waits any more
 }
 
 // awaitsRest notes whether the Write under way has to wait. If not, one that waits is
@@ -64,7 +66,7 @@ func (c *conn) awaitReply() error {
 	ahead := c.client.TakesDeadlines() // else nothing could end the wait
 	c.s.mu.Lock()
 	state := c.s.m.State()
-	if c.closed.Load() || !state.OwesReply() {
+	if c.waits.closed.Load() || !state.OwesReply() {
 		c.s.mu.Unlock()
 		return nil
 	}

@@ -143,6 +143,18 @@ func (m *Machine) WantsKeywords() bool {
 	return m.state == Executing && (m.has.verb == EHLO || m.has.verb == LHLO)
 }
 
+// Greets tells whether the reply that is due is one to HELO, EHLO or LHLO.
+func (m *Machine) Greets() bool { return m.state == Executing && m.has.verb.Greets() }
+
+// IsMessage tells whether the reply that is due is one to a message.
+func (m *Machine) IsMessage() bool {
+	return m.state >= Chunk && m.state < Handover && m.state != DropChunk || m.state == Executing && m.has.last
+}
+
+// InMessage tells whether the server has a message, or a chunk of one, or the command
+// for it.
+func (m *Machine) InMessage() bool { return m.has.verb == DATA || m.has.verb == BDAT }
+
 // WantsRecipient tells whether a positive reply accepts a recipient.
 func (m *Machine) WantsRecipient() bool { return m.state == Executing && m.has.verb == RCPT }
 
@@ -205,5 +217,5 @@ func (m *Machine) Close() { m.to(Over) }
 func (m *Machine) Finish() (closes, inMessage bool) {
 	closes = m.state == Closing
 	m.to(Over)
-	return closes, m.has.verb == DATA || m.has.verb == BDAT
+	return closes, m.InMessage()
 }

@@ -101,6 +101,12 @@ var (
 	ControlCharacter = refusal(500, 5, 5, 2, "Control character in command line")
 )
 
+// Refusals of what the client isn't offered, since a hook has deleted its keyword.
+var (
+	NotOffered      = refusal(502, 5, 5, 1, "Command not implemented")                     // RFC 5321 section 4.2.2
+	ParamNotOffered = refusal(555, 5, 5, 4, "Parameter not recognized or not implemented") // RFC 5321 section 4.1.1.11
+)
+
 // Refusals of lines that the hook has passed. Codes and texts of those about BDAT are
 // go-smtp's.
 var (

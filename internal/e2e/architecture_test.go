@@ -79,7 +79,7 @@ var floors = [][]string{
 	{"examples/ownserver", "examples/quickstart", "internal/compat/sink"},
 	{"gosmtp", "proxytest", "internal/servertest"},
 	{"."},
-	{"internal/secret"},
+	{"internal/secret", "internal/probe"},
 	{"internal/dialogue"},
 	{"internal/wire", "internal/address", "internal/timed", "internal/buffer", "internal/sasl",
 		"internal/fcrdns", "internal/openssl", "internal/peek", "internal/peercred"},

@@ -57,6 +57,8 @@ type Conn struct {
 	budget         time.Duration // what was left of reads.at when it was paused
 	moved          chan struct{} // closed when the server sets another read deadline
 
+	traffic *Traffic // counts octets; may be nil
+
 	// The reader's, which sets it with the lock held, and reads it without.
 	bound Instant // the library's own for reads
 	// The reader's alone.
@@ -98,6 +100,20 @@ func (c *Conn) Begin() { c.stage.Store(begun) }
 
 // Begun tells whether Begin has been called. It needs no lock.
 func (c *Conn) Begun() bool { return c.stage.Load() != direct }
+
+// Traffic counts what comes from the client, and what goes to it, in octets as they are
+// read and written here: inside of TLS, if raw is TLS.
+type Traffic struct{ Received, Sent atomic.Int64 }
+
+// Count counts from now on in t; nil counts nothing. It needs no lock, but must be called
+// while nobody reads or writes.
+func (c *Conn) Count(t *Traffic) { c.traffic = t }
+
+// Traffic returns what Count was called with. It needs no lock.
+func (c *Conn) Traffic() *Traffic { return c.traffic }
+
+// IsCounted tells whether there is one. It needs no lock.
+func (c *Conn) IsCounted() bool { return c.traffic != nil }
 
 // Detach tells that another is about to have raw. The server's deadlines have no
 // effect any more. What is still to be read and written has the time that there is,
@@ -338,11 +354,23 @@ func (c *Conn) SetReadBound(at Instant) {
 func (c *Conn) HasReadBound() bool { return c.bound != 0 }
 
 // receive reads from raw. It is the only place where that is done.
-func (c *Conn) receive(p []byte) (int, error) { return c.raw.Read(p) }
+func (c *Conn) receive(p []byte) (n int, err error) {
+	n, err = c.raw.Read(p)
+	if c.traffic != nil {
+		c.traffic.Received.Add(int64(n))
+	}
+	return n, err
+}
 
 // transmit writes to raw, or what is beneath it. It is the only place where that is
 // done.
-func (c *Conn) transmit(to net.Conn, p []byte) (int, error) { return to.Write(p) }
+func (c *Conn) transmit(to net.Conn, p []byte) (n int, err error) {
+	n, err = to.Write(p)
+	if c.traffic != nil {
+		c.traffic.Sent.Add(int64(n))
+	}
+	return n, err
+}
 
 // Read reads from the client, in the time that it has.
 func (c *Conn) Read(p []byte) (n int, err error) {

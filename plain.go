@@ -1,0 +1,149 @@
+package smtpproxy
+
+import (
+	"fmt"
+	"sync/atomic"
+
+	"github.com/seed3262c777/smtpproxy/internal/ascii"
+)
+
+// plain is what a Chain, a Mux or a named hook needs to work as any Hook does, for a
+// hook of the user's that calls it in the library's place.
+type plain struct{ links atomic.Pointer[links] }
+
+// of returns the links of the hook, which it keeps.
+func (p *plain) of(h Hook) (*links, error) {
+	if l := p.links.Load(); l != nil {
+		return l, nil
+	}
+	l, err := linksOf(h)
+	if err != nil {
+		return nil, err
+	}
+	// Whose links are kept, for them hooks have asked for lines.
+	if !p.links.CompareAndSwap(nil, l) {
+		return p.links.Load(), nil
+	}
+	return l, nil
+}
+
+// forget forgets the links of a hook that has changed.
+func (p *plain) forget() { p.links.Store(nil) }
+
+// plainAskers are the hooks of a connection that have asked for its next line, by the
+// links that they are among.
+type plainAskers struct {
+	list []plainAsker
+}
+
+type plainAsker struct {
+	links *links
+	asked []int
+}
+
+// take returns those that have asked, and forgets them.
+func (a *plainAskers) take(l *links) []int {
+	for i := range a.list {
+		if a.list[i].links == l {
+			asked := a.list[i].asked
+			a.list[i].asked = nil
+			return asked
+		}
+	}
+	return nil
+}
+
+func (a *plainAskers) put(l *links, asked []int) {
+	if asked == nil {
+		return
+	}
+	for i := range a.list {
+		if a.list[i].links == l {
+			a.list[i].asked = asked
+			return
+		}
+	}
+	a.list = append(a.list, plainAsker{l, asked})
+}
+
+// namedError is an error of a hook with a name.
+type namedError struct {
+	hook string
+	error
+}
+
+// Unwrap returns the hook's error.
+func (e *namedError) Unwrap() error { return e.error }
+
+// command asks the hooks that h is made of, one after the other. What it returns is
+// held to the library's rules by who has asked h.
+func (p *plain) command(h Hook, ctx *Context, cmd *Command, conn *Connection, txn *Transaction) (Decision, error) {
+	l, err := p.of(h)
+	if err != nil {
+		return nil, err
+	}
+	before := State[plainAskers](ctx)
+	r := route{askers: &askers{asked: before.take(l)}, only: cmd.SASL}
+	if cmd.Received == "" {
+		cmd.Received = cmd.Line // a test has made it
+	}
+	var passed Pass
+	var asked []int
+	for i := l.next(&r, cmd.Line); i >= 0; i = l.next(&r, cmd.Line) {
+		link := &l.steps[i].link
+		d, err := link.hook.Command(ctx, *cmd, *conn, *txn)
+		pass, reply := partsOf(d)
+		switch {
+		case err != nil:
+			return nil, link.failed(err)
+		case reply != nil:
+			if reply.Code == 334 {
+				asked = nil // the answer is for nobody else
+			}
+			if reply.Next || reply.Code == 334 {
+				asked = append(asked, i)
+			}
+			before.put(l, asked)
+			return d, nil
+		case pass == nil:
+			return nil, link.failed(fmt.Errorf("%w: %T", ErrInvalidDecision, d))
+		}
+		if at := ascii.IndexControl(pass.Command); at >= 0 {
+			return nil, link.failed(fmt.Errorf("%w: control character %#02x in a command", ErrInvalidDecision, pass.Command[at]))
+		}
+		if pass.Next {
+			passed.Next = true
+			asked = append(asked, i)
+		}
+		if pass.Command != "" {
+			cmd.Line, passed.Command = pass.Command, pass.Command
+		}
+	}
+	before.put(l, asked)
+	return passed, nil
+}
+
+// failed returns a hook's error, with its name if it has one.
+func (l *link) failed(err error) error {
+	if l.name == "" {
+		return err
+	}
+	return &namedError{l.name, err}
+}
+
+// partsOf returns what a decision is: a Pass or a Reply, neither if it is no decision.
+func partsOf(d Decision) (*Pass, *Reply) {
+	switch d := d.(type) {
+	case nil:
+		return new(Pass), nil
+	case Pass:
+		return &d, nil
+	case *Pass:
+		return d, nil
+	case Reply:
+		return nil, &d
+	case *Reply:
+		return nil, d
+	}
+	return nil, nil
+}

@@ -1,0 +1,300 @@
+package smtpproxy
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"runtime/debug"
+	"time"
+
+	"github.com/seed3262c777/smtpproxy/internal/dialogue"
+	"github.com/seed3262c777/smtpproxy/internal/timed"
+	"github.com/seed3262c777/smtpproxy/internal/wire"
+)
+
+// This file notes what an End tells, and tells it.
+
+// watch is what a session notes for its End. It is there only if a hook is told of that;
+// the methods of a nil *watch do nothing. The lock for state guards it.
+type watch struct {
+	began   time.Time
+	traffic timed.Traffic
+	calls   int  // of the hook, under way
+	over    bool // the server is through with the connection
+	told    bool // the hook is, or has been
+
+	end      End
+	ended    bool // who has ended the dialogue, and why, stands in end
+	presumed End  // the same, if nothing else is known at the end
+	last     []byte
+	accepted bool // the message is counted
+}
+
+// watched returns what is noted for the End, nil if nobody is told. Its caller holds s.mu.
+func (s *Session) watched() *watch {
+	if s.more == nil {
+		return nil
+	}
+	return s.more.watch
+}
+
+// enter notes that a hook is about to be called, and returns false if it must not be,
+// since the session has ended.
+func (s *Session) enter() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.m.State().HasEnded() {
+		return false
+	}
+	if w := s.watched(); w != nil {
+		w.calls++
+	}
+	return true
+}
+
+// leave notes that the call of a hook has returned, or is given up.
+func (s *Session) leave() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if w := s.watched(); w != nil {
+		w.calls--
+		s.tell(w)
+	}
+}
+
+// over notes that the server is through with the connection. Its caller holds s.mu.
+func (s *Session) over() {
+	s.isOver = true
+	if w := s.watched(); w != nil && !w.over {
+		w.over = true
+		w.end.Duration = time.Since(w.began)
+		s.tell(w)
+	}
+}
+
+// tell tells the hook of the end, once, when none of its methods runs any more. Its caller
+// holds s.mu.
+func (s *Session) tell(w *watch) {
+	if !w.over || w.calls > 0 || w.told {
+		return
+	}
+	w.told = true
+	w.conclude(&s.m)
+	var conn Connection
+	s.view(&conn)
+	l, end := s.links(), w.end
+	go s.disconnect(l, conn, end)
+}
+
+// disconnect calls the hooks that are told of the end.
+func (s *Session) disconnect(l *links, conn Connection, end End) {
+	ctx, cancel := context.Background(), context.CancelFunc(func() {})
+	if t := s.cfg.HookTimeout; t > 0 {
+		ctx, cancel = context.WithTimeout(ctx, t)
+	}
+	defer cancel()
+	c := &Context{parent: ctx, state: &s.state}
+	defer l.toldProbe()
+	defer c.end()
+	s.disconnectFrom(l.disconnect, c, conn, end)
+}
+
+// disconnectFrom is disconnect from the first of some hooks on. What one does, be it a panic
+// or runtime.Goexit, is nothing to the others.
+func (s *Session) disconnectFrom(hooks []optional[DisconnectHook], c *Context, conn Connection, end End) {
+	if len(hooks) == 0 {
+		return
+	}
+	h := hooks[0]
+	defer s.disconnectFrom(hooks[1:], c, conn, end)
+	defer func() {
+		if v := recover(); v != nil {
+			s.log(slog.LevelError, "smtpproxy: Disconnect panicked", slog.String("hook", h.name),
+				slog.Any("panic", v), slog.String("stack", string(debug.Stack())))
+		}
+	}()
+	h.hook.Disconnect(c, conn, end)
+}
+
+// because notes who has ended the dialogue, and why. The first one counts.
+func (w *watch) because(by Side, why Reason, err error) {
+	if w == nil || w.ended {
+		return
+	}
+	w.ended = true
+	w.end.By, w.end.Reason, w.end.Err = by, why, err
+}
+
+// presume notes who has ended the dialogue, and why, if nothing else is known at the end.
+func (w *watch) presume(by Side, why Reason, err error) {
+	if w != nil {
+		w.presumed = End{By: by, Reason: why, Err: err}
+	}
+}
+
+// command notes a line of the client's; verb is empty if it is none of a command.
+func (w *watch) command(verb string) {
+	if w == nil {
+		return
+	}
+	if verb != "" {
+		w.end.Verb = verb
+	}
+	if w.presumed.Reason == ReasonCommandTimeout || w.presumed.Reason == ReasonDataTimeout {
+		w.presumed = End{} // it has gone on after all
+	}
+}
+
+// refused notes a reply of the hook's that ends the connection.
+func (w *watch) refused(r Reply) {
+	if w != nil {
+		w.end.Reply = r
+		w.because(SideHook, ReasonRefused, nil)
+	}
+}
+
+// hookFailed notes that the hook has failed, and the client has got a 421 for it.
+func (w *watch) hookFailed(f *Failure) {
+	if w != nil {
+		w.because(SideHook, ReasonHookFailed, *f)
+	}
+}
+
+// answered notes the hook's answer to a command, or the library's.
+func (w *watch) answered(q *call, d *decision) {
+	if w == nil {
+		return
+	}
+	w.end.Reply = d.reply
+	if d.library {
+		return
+	}
+	ok := d.reply.Code/100 == 2
+	if ok && !q.cmd.SASL {
+		w.end.Commands++
+	}
+	switch {
+	case !d.reply.Disconnect:
+	case ok && q.verb == dialogue.QUIT || d.reply.Code == 221 && q.verb == dialogue.QUIT:
+		w.because(SideClient, ReasonQuit, nil)
+	default:
+		w.because(SideHook, ReasonRefused, nil)
+	}
+}
+
+// replied notes a reply of the server's that has moved the machine from the state was.
+// message tells that it is one to a message.
+func (w *watch) replied(code int, was dialogue.State, message bool, m *dialogue.Machine, news dialogue.News) {
+	if w == nil {
+		return
+	}
+	ok := code/100 == 2
+	switch {
+	case message && (w.accepted || !ok):
+		// It is counted for another recipient, in LMTP, or not accepted.
+	case message:
+		w.accepted = true
+		w.end.Messages++
+		if was == dialogue.Executing {
+			w.end.Commands++ // BDAT
+		}
+	case was == dialogue.Greeting && code >= 400:
+		w.presume(SideServer, ReasonRefused, nil)
+	case was == dialogue.Executing && (ok || code == 354):
+		w.end.Commands++
+	}
+	switch news {
+	case dialogue.Opened:
+		w.accepted = false
+	case dialogue.Added:
+		w.end.Recipients++
+	}
+	if was.HasEnded() || m.State() != dialogue.Over {
+		return
+	}
+	if ok { // QUIT is all that ends a dialogue so
+		w.because(SideClient, ReasonQuit, nil)
+	} else if w.presumed.Reason == ReasonServerClosed {
+		w.because(SideServer, ReasonRefused, nil)
+	}
+}
+
+// readFailed notes that a read from the client has failed, in the midst of a message or
+// where it might have sent a command.
+func (w *watch) readFailed(err error, inMessage bool) {
+	switch {
+	case w == nil:
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		// The server may set another, and go on.
+		why := ReasonCommandTimeout
+		if inMessage {
+			why = ReasonDataTimeout
+		}
+		w.presume(SideServer, why, err)
+	default:
+		w.because(SideClient, ReasonClientGone, err)
+	}
+}
+
+// sent notes a reply to the client, or several.
+func (w *watch) sent(replies []byte) {
+	if w != nil {
+		w.last = append(w.last[:0], replies...)
+	}
+}
+
+// conclude completes the End.
+func (w *watch) conclude(m *dialogue.Machine) {
+	e := &w.end
+	switch why := m.Reason(); {
+	case why != dialogue.NoReason:
+		e.By, e.Reason = endOf(why, m.InMessage())
+	case !w.ended:
+		by := w.presumed
+		if by.Reason == ReasonServerClosed {
+			by.By = SideServer
+		}
+		e.By, e.Reason, e.Err = by.By, by.Reason, by.Err
+	}
+	e.Received, e.Sent = w.traffic.Received.Load(), w.traffic.Sent.Load()
+	if len(w.last) > 0 {
+		e.Reply = lastOf(w.last)
+		e.Reply.Disconnect = true
+	}
+}
+
+// endOf returns what the end of a connection is that the library has ended for a reason.
+func endOf(why dialogue.Reason, inMessage bool) (Side, Reason) {
+	switch why {
+	case dialogue.AmbiguousEnd, dialogue.MalformedReply, dialogue.OutOfStep, dialogue.OutOfTurn, dialogue.SASLGivenUp:
+		return SideLibrary, ReasonOutOfStep
+	case dialogue.NotAccepted:
+		return SideServer, ReasonServerClosed
+	case dialogue.RefusedEarly, dialogue.RefusedLine:
+		return SideServer, ReasonRefused
+	case dialogue.TooMany:
+		return SideLibrary, ReasonTooMany
+	case dialogue.TooSlow:
+		if inMessage {
+			return SideLibrary, ReasonDataTimeout
+		}
+		return SideLibrary, ReasonCommandTimeout
+	}
+	return SideLibrary, ReasonRefused
+}
+
+// lastOf returns the last of some replies.
+func lastOf(b []byte) Reply {
+	for {
+		var r wire.Reply
+		n, code, err := r.Next(b)
+		if err != nil || n == 0 {
+			return Reply{}
+		}
+		if n == len(b) {
+			return Reply{Code: code, Enhanced: NoEnhancedCode, Lines: wire.ReplyLines(b)}
+		}
+		b = b[n:]
+	}
+}
