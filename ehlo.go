@@ -78,6 +78,7 @@ func (s *Session) askForKeywords(hooks []optional[KeywordHook], kw *Keywords) (o
 			o.failure.Hook = h.name
 			s.logFailure(*o.failure)
 			s.mu.Lock()
+			s.links().failedProbe(o.failure)
 			s.watched().hookFailed(o.failure)
 			s.m.HangUp(dialogue.NoReason)
 			s.moved(false)

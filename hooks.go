@@ -22,7 +22,8 @@ type ConnectHook interface {
 // client would get it, and for each 250 to HELO, with an empty one, since what is deleted
 // then isn't passed either (see [Keywords].Delete). It is called before the client gets the
 // reply; conn is the Connection before it. An error, a panic and a list that can't be sent
-// are a [Failure]: what the hook wanted to close would be open.
+// are a [Failure]: what the hook wanted to close would be open. Proxy.OnFailure isn't asked
+// then, since the server has accepted the command.
 type KeywordHook interface {
 	Keywords(ctx *Context, conn Connection, kw *Keywords) error
 }

@@ -85,6 +85,13 @@ func (l *links) tellProbe(ctx context.Context, q *call, o outcome) {
 	l.probe.Decided(ctx, q.link().name, o.decision, err)
 }
 
+// failedProbe tells of a failure that Proxy.OnFailure isn't asked about.
+func (l *links) failedProbe(f *Failure) {
+	if l.probe != nil {
+		l.probe.Failed(*f)
+	}
+}
+
 // toldProbe tells that the hooks have been told of the end.
 func (l *links) toldProbe() {
 	if l.probe != nil {

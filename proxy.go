@@ -267,7 +267,7 @@ type Proxy struct {
 	// before the client is told, and must not block or panic.
 	TransportID func(Connection, Recipient) string
 
-	// OnFailure, if not nil, decides instead of the hook when it failed.
+	// OnFailure, if not nil, decides instead of the hook when Command or Connect failed.
 	// If it returns nil, fails itself or decides what is not valid, the
 	// client gets the 421 reply. ctx is done after a passed deadline.
 	OnFailure func(ctx *Context, f Failure) Decision

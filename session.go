@@ -236,11 +236,15 @@ func (s *Session) StartedTLS(t TLS) {
 // goes on; to end it, cancel the ctx given to Command.
 func (s *Session) Close() {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.m.Close()
 	s.moved(false)
 	if !s.m.IsRelay() {
 		s.over()
+	}
+	l, told := s.links(), s.watched() != nil
+	s.mu.Unlock()
+	if !told {
+		l.toldProbe() // there is nothing to be told of
 	}
 }
 

@@ -16,8 +16,10 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/seed3262c777/smtpproxy"
+	"github.com/seed3262c777/smtpproxy/internal/probe"
 )
 
 // Session is a client's dialogue with the fake server, behind a hook.
@@ -27,7 +29,7 @@ import (
 // 8BITMIME, SIZE without a limit, ENHANCEDSTATUSCODES, CHUNKING, SMTPUTF8, AUTH
 // PLAIN and LOGIN and, without TLS, STARTTLS.
 //
-// A Session needs no closing. Its methods are for one goroutine, but for
+// A Session needs no closing, unless the hook wants to be told of the end. Its methods are for one goroutine, but for
 // Connection, Transaction and Context, which may be called at any time by any.
 // They panic when the test makes the client do what it can't do: send a command
 // where content or a TLS handshake is due, or on a closed connection.
@@ -36,7 +38,8 @@ type Session struct {
 	server  server
 	replies []smtpproxy.Reply // since the client last sent something
 	failure error
-	failed  bool // at the line that was sent last
+	failed  bool          // at the line that was sent last
+	gone    chan struct{} // closed when the hook has been told of the end
 	transcript
 }
 
@@ -57,10 +60,22 @@ func NewSession(p *smtpproxy.Proxy) *Session {
 // [smtpproxy.Proxy.NewSession] does. Set txn.Active for a transaction that is
 // open. p is copied and not changed.
 func ResumeSession(p *smtpproxy.Proxy, conn smtpproxy.Connection, txn smtpproxy.Transaction) *Session {
-	s := &Session{server: resume(conn, txn)}
+	s := &Session{server: resume(conn, txn), gone: make(chan struct{})}
 	cfg, onFailure := *p, p.OnFailure
-	if p.Hook != nil {
-		cfg.Hook = watchedHook{p.Hook}
+	probe := &probe.Probe{
+		Decided:      noteDecision,
+		Failed:       func(err error) { s.failure, s.failed = err, true },
+		Disconnected: sync.OnceFunc(func() { close(s.gone) }),
+	}
+	cfg.Hook = watchedHook{p.Hook, probe}
+	if p.HookFor != nil {
+		cfg.HookFor = func(conn smtpproxy.Connection) smtpproxy.Hook {
+			h := p.HookFor(conn)
+			if h == nil {
+				h = p.Hook
+			}
+			return watchedHook{h, probe}
+		}
 	}
 	cfg.OnFailure = func(ctx *smtpproxy.Context, f smtpproxy.Failure) smtpproxy.Decision {
 		s.failure, s.failed = f, true
@@ -71,6 +86,57 @@ func ResumeSession(p *smtpproxy.Proxy, conn smtpproxy.Connection, txn smtpproxy.
 	}
 	s.session = cfg.ResumeSession(conn, txn)
 	return s
+}
+
+// noteDecision notes what a hook has decided, for the transcript.
+func noteDecision(ctx context.Context, hook string, d any, _ error) {
+	if w, ok := ctx.Value(watchKey{}).(*watch); ok {
+		decision, _ := d.(smtpproxy.Decision)
+		w.decided = append(w.decided, decided{hook, decision})
+	}
+}
+
+// Connect lets the client connect: the hook decides about it, if it is a
+// [smtpproxy.ConnectHook]. It returns an [smtpproxy.Pass], and the server has greeted the
+// client then, or the [smtpproxy.Reply] that the client has got instead. A test that has
+// nothing to do with that can do without Connect.
+func (s *Session) Connect() smtpproxy.Decision {
+	s.mustBe(!s.Closed(), "Connect on a closed connection")
+	s.replies, s.failed = nil, false
+	s.line("C: (connection)")
+	d := s.session.Connect(s.session.Context())
+	if reply, ok := d.(smtpproxy.Reply); ok {
+		by := "H: "
+		if s.failed {
+			s.line("H: failed")
+			by = "P: "
+		}
+		s.decision(by, "", d)
+		s.replies = append(s.replies, reply)
+		s.ended()
+		return d
+	}
+	s.reply(s.server.answer("", text(220, "proxytest.example ESMTP")))
+	return d
+}
+
+// Close lets the client leave, and the server close the connection. A hook that is a
+// [smtpproxy.DisconnectHook] has been told of it when Close returns, as it has when the
+// connection is closed by a reply: see Closed.
+func (s *Session) Close() {
+	if !s.Closed() {
+		s.line("C: (gone)")
+	}
+	s.session.Close()
+	s.ended()
+}
+
+// ended waits until the hook has been told of the end, if that has come.
+func (s *Session) ended() {
+	if s.Closed() {
+		s.session.Close()
+		<-s.gone
+	}
 }
 
 // Send sends a line, given without its line end: a command or, after a 334, a
@@ -96,6 +162,7 @@ func (s *Session) Send(line string) smtpproxy.Decision {
 		for range s.session.Copies() {
 			s.replies = append(s.replies, reply)
 		}
+		s.ended()
 		return d
 	}
 	if s.session.MustReset() {
@@ -204,9 +271,11 @@ func (s *Session) reply(r smtpproxy.Reply) {
 		return
 	}
 	r.Lines = slices.Clone(r.Lines) // they become the test's
-	s.session.Replied(r.Code, r.Lines...)
+	r = s.session.Replied(r.Code, r.Lines...)
+	r.Next = r.Code == 334
 	s.replies = append(s.replies, r)
 	s.replied(r)
+	s.ended()
 }
 
 // mustBe panics about a mistake of the test.

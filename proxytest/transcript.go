@@ -3,9 +3,9 @@ package proxytest
 import (
 	"slices"
 	"strings"
-	"sync"
 
 	"github.com/seed3262c777/smtpproxy"
+	"github.com/seed3262c777/smtpproxy/internal/probe"
 )
 
 // transcript writes the dialogue down.
@@ -22,10 +22,12 @@ type transcript struct {
 //	C: AUTH PLAIN ****              the client's line, credentials masked
 //	H: pass                         what the hook decided, if it was called
 //	H: pass RCPT TO:<bob@c.example> and the line that it put in its place
+//	H audit: pass                   the same of a hook with a name
 //	H: failed                       see Session.Failure
 //	P: 421 4.3.0 Not now            what the library or OnFailure decided
 //	S: 250 2.0.0 OK                 the server's reply
-//	C: (content)                    SendContent; (TLS handshake): StartTLS
+//	C: (content)                    SendContent; (TLS handshake): StartTLS;
+//	                                (connection): Connect; (gone): Close
 //
 // A decision with Next ends in (next), one with Disconnect in (close).
 // Credentials are masked as [smtpproxy.Command.String] does; what a hook puts
@@ -42,24 +44,9 @@ func (t *transcript) line(parts ...string) {
 // decided writes down the client's line and what was decided about it. failed
 // tells that the hook failed.
 func (t *transcript) decided(line string, d smtpproxy.Decision, w *watch, failed bool) {
-	called, hooks := w.result()
 	t.suspect = t.suspect && !t.sasl && !isKnown(line)
 	t.line("C: ", t.masked(line))
-
-	_, refused := d.(smtpproxy.Reply)
-	switch {
-	case failed:
-		t.line("H: failed")
-		t.decision("P: ", line, d)
-	case !called && refused:
-		t.decision("P: ", line, d)
-	case called && refused && hooks != nil:
-		// The library refuses what the hook passed.
-		t.decision("H: ", line, *hooks)
-		t.decision("P: ", line, d)
-	case called:
-		t.decision("H: ", line, d)
-	}
+	t.hooks(line, d, w.decided, failed)
 
 	if pass, ok := d.(smtpproxy.Pass); ok {
 		line = pass.Command
@@ -67,6 +54,39 @@ func (t *transcript) decided(line string, d smtpproxy.Decision, w *watch, failed
 	t.verb = smtpproxy.Command{Line: line}.Verb()
 	if reply, ok := d.(smtpproxy.Reply); ok {
 		t.answered(reply.Code)
+	}
+}
+
+// hooks writes down what the hooks have decided about a line, and what the library, or
+// OnFailure, if that is something else.
+func (t *transcript) hooks(line string, d smtpproxy.Decision, all []decided, failed bool) {
+	_, refused := d.(smtpproxy.Reply)
+	if len(all) == 0 {
+		if refused {
+			t.decision("P: ", line, d)
+		}
+		return
+	}
+	last := all[len(all)-1]
+	for _, h := range all[:len(all)-1] {
+		if pass, ok := h.passed(); ok {
+			t.decision(h.by(), line, pass)
+			if pass.Command != "" {
+				line = pass.Command
+			}
+		}
+	}
+	switch pass, passed := last.passed(); {
+	case failed:
+		t.line(last.by() + "failed")
+		t.decision("P: ", line, d)
+	case refused && passed:
+		t.decision(last.by(), line, pass)
+		t.decision("P: ", line, d)
+	case passed && len(all) > 1:
+		t.decision(last.by(), line, pass)
+	default:
+		t.decision(last.by(), line, d)
 	}
 }
 
@@ -124,45 +144,48 @@ func isKnown(line string) bool {
 		"QUIT", "VRFY", "EXPN", "HELP", "AUTH", "STARTTLS", "ETRN", "XCLIENT", "XFORWARD"}, smtpproxy.Command{Line: line}.Verb())
 }
 
-// watch is what a watchedHook notes about one call. With Proxy.HookTimeout the
-// call may last longer than Send.
-type watch struct {
-	mu     sync.Mutex
-	called bool
-	pass   *smtpproxy.Pass // what the hook passed, nil if it replied
+// watch notes what the hooks have decided about a line, one after the other.
+type watch struct{ decided []decided }
+
+// decided is what a hook has decided.
+type decided struct {
+	hook     string // its name, if it has one
+	decision smtpproxy.Decision
 }
 
 type watchKey struct{}
 
-func (w *watch) result() (called bool, pass *smtpproxy.Pass) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return w.called, w.pass
+// passed returns what a hook has passed, if it has.
+func (d *decided) passed() (smtpproxy.Pass, bool) {
+	switch d := d.decision.(type) {
+	case nil:
+		return smtpproxy.Pass{}, true
+	case smtpproxy.Pass:
+		return d, true
+	case *smtpproxy.Pass:
+		if d != nil {
+			return *d, true
+		}
+	}
+	return smtpproxy.Pass{}, false
+}
+
+// by returns who has decided, for a line of the transcript.
+func (d *decided) by() string {
+	if d.hook == "" {
+		return "H: "
+	}
+	return "H " + d.hook + ": "
 }
 
 // watchedHook is the hook that is tested.
-type watchedHook struct{ smtpproxy.Hook }
-
-func (h watchedHook) Command(ctx *smtpproxy.Context, cmd smtpproxy.Command, conn smtpproxy.Connection, txn smtpproxy.Transaction) (smtpproxy.Decision, error) {
-	w := ctx.Value(watchKey{}).(*watch)
-	w.mu.Lock()
-	w.called = true
-	w.mu.Unlock()
-
-	d, err := h.Hook.Command(ctx, cmd, conn, txn)
-
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	switch d := d.(type) {
-	case nil:
-		w.pass = &smtpproxy.Pass{}
-	case smtpproxy.Pass:
-		w.pass = &d
-	case *smtpproxy.Pass:
-		if d != nil {
-			pass := *d
-			w.pass = &pass
-		}
-	}
-	return d, err
+type watchedHook struct {
+	smtpproxy.Hook
+	probe *probe.Probe
 }
+
+// Unwrap returns the hook.
+func (h watchedHook) Unwrap() smtpproxy.Hook { return h.Hook }
+
+// Probe implements probe.Watched.
+func (h watchedHook) Probe() *probe.Probe { return h.probe }

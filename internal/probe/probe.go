@@ -9,6 +9,8 @@ type Probe struct {
 	// Decided is told what a hook, with its name if it has one, has decided about a
 	// command. ctx is what the hook's Context was made from.
 	Decided func(ctx context.Context, hook string, decision any, err error)
+	// Failed is told of a failure that Proxy.OnFailure isn't asked about.
+	Failed func(error)
 	// Disconnected is told that all hooks have been told of the connection's end.
 	Disconnected func()
 }
