@@ -2,11 +2,14 @@ package main
 
 import "fmt"
 
-// idleWork compares the memory of connections on which nothing happens. Each
-// round has server processes of its own.
-func idleWork(o *options) work {
+// idleWork compares the memory of connections on which nothing happens, with a server of
+// the given kind. Each round has server processes of its own.
+func idleWork(o *options, k kind) work {
 	n := within(o, o.idle)
 	name := fmt.Sprintf("%s idle connections, memory of each", thousands(n))
+	if k != hooked {
+		name += ", " + string(k)
+	}
 	return work{name: name, more: func(o *options, _ []result) ([]result, error) {
 		var library, reference []float64
 		for range o.rounds {
@@ -14,7 +17,7 @@ func idleWork(o *options) work {
 			if err != nil {
 				return nil, err
 			}
-			with, err := idleMemory(hooked, n)
+			with, err := idleMemory(k, n)
 			if err != nil {
 				return nil, err
 			}

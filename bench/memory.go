@@ -14,8 +14,6 @@ import (
 
 // This file measures the library alone, without network and without server.
 
-var proxy = smtpproxy.Proxy{Hook: smtpproxy.HookFunc(pass)}
-
 // script is a client in memory: each Read is its next line, and what it gets is
 // dropped.
 type script struct {
@@ -48,9 +46,9 @@ type relay struct {
 
 var ok = []byte("250 2.0.0 OK\r\n")
 
-func openRelay() (*relay, error) {
+func openRelay(h smtpproxy.Hook) (*relay, error) {
 	client := new(script)
-	conn, err := proxy.Listener(once{client}).Accept()
+	conn, err := (&smtpproxy.Proxy{Hook: h}).Listener(once{client}).Accept()
 	if err != nil {
 		return nil, err
 	}
@@ -102,7 +100,7 @@ func timed(f func(n int) error, close func()) runner {
 
 // newRelay relays NOOP.
 func newRelay() (runner, error) {
-	r, err := openRelay()
+	r, err := openRelay(smtpproxy.HookFunc(pass))
 	if err != nil {
 		return runner{}, err
 	}
@@ -111,7 +109,7 @@ func newRelay() (runner, error) {
 
 // newSession decides about NOOP, and learns of its reply.
 func newSession() (runner, error) {
-	s := proxy.NewSession(smtpproxy.Connection{})
+	s := (&smtpproxy.Proxy{Hook: smtpproxy.HookFunc(pass)}).NewSession(smtpproxy.Connection{})
 	ctx := context.Background()
 	return timed(func(n int) error {
 		for range n {
@@ -155,7 +153,7 @@ func transactionGrowth(o *options) work {
 	name := fmt.Sprintf("one command, transaction of 1 and of %s recipients", thousands(o.large))
 	with := func(recipients int) contender {
 		return contender{"itself with " + thousands(recipients), func() (runner, error) {
-			r, err := openRelay()
+			r, err := openRelay(smtpproxy.HookFunc(pass))
 			if err != nil {
 				return runner{}, err
 			}
@@ -172,7 +170,7 @@ func connectionGrowth(o *options) work {
 	const young = 1000
 	name := fmt.Sprintf("one command, connection of 1 to %s and of %s commands", thousands(young), thousands(o.long))
 	after := contender{"itself, old", func() (runner, error) {
-		r, err := openRelay()
+		r, err := openRelay(smtpproxy.HookFunc(pass))
 		if err != nil {
 			return runner{}, err
 		}
@@ -183,7 +181,7 @@ func connectionGrowth(o *options) work {
 		return runner{least: young, close: func() {}, run: func(n int) (time.Duration, error) {
 			var took time.Duration
 			for range n / young {
-				r, err := openRelay()
+				r, err := openRelay(smtpproxy.HookFunc(pass))
 				if err != nil {
 					return 0, err
 				}

@@ -20,8 +20,12 @@ type kind string
 const (
 	bare       kind = "bare go-smtp"
 	hooked     kind = "hooked go-smtp"
+	chained    kind = "go-smtp behind a chain of 3 hooks"
 	echoing    kind = "TCP echo of the same bytes"
 	forwarding kind = "go-smtp forwarding to a second"
+
+	refusing     kind = "go-smtp behind a hook that refuses"
+	bareRefusing kind = "a bare listener that refuses"
 )
 
 // server is one that runs, in this process or another.
@@ -61,6 +65,13 @@ func start(k kind, sec security) (*server, error) {
 		go srv.Serve(outer)
 	case hooked:
 		go gosmtp.Serve(srv, outer, &smtpproxy.Proxy{Hook: smtpproxy.HookFunc(pass)})
+	case chained:
+		go gosmtp.Serve(srv, outer, &smtpproxy.Proxy{Hook: chainOf(3)})
+	case refusing:
+		go gosmtp.Serve(srv, outer, &smtpproxy.Proxy{Hook: refuses{smtpproxy.HookFunc(pass)}})
+	case bareRefusing:
+		s.stop = func() { l.Close() }
+		go refuseAll(l)
 	case forwarding:
 		second, err := start(bare, plain)
 		if err != nil {

@@ -1,0 +1,118 @@
+package main
+
+import (
+	"bufio"
+	"errors"
+	"io"
+	"net"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/seed3262c777/smtpproxy"
+)
+
+// This file measures what it costs to put hooks together, and to refuse a client before it
+// is greeted.
+
+// chainOf is a chain of hooks that pass everything.
+func chainOf(n int) smtpproxy.Hook {
+	return smtpproxy.Chain(slices.Repeat([]smtpproxy.Hook{smtpproxy.HookFunc(pass)}, n)...)
+}
+
+// muxOf hands NOOP to a hook that passes it.
+func muxOf() smtpproxy.Hook {
+	m := &smtpproxy.Mux{Else: smtpproxy.HookFunc(pass)}
+	for _, verb := range []string{"EHLO", "MAIL", "RCPT", "NOOP"} {
+		m.HandleFunc(verb, pass)
+	}
+	return m
+}
+
+// composed compares a command behind hooks that are put together with one behind a hook.
+func composed(name string, h smtpproxy.Hook, g goal) work {
+	with := func(name string, h smtpproxy.Hook) contender {
+		return contender{name, func() (runner, error) {
+			r, err := openRelay(h)
+			if err != nil {
+				return runner{}, err
+			}
+			return timed(func(n int) error { return r.commands(n, noopLine) }, func() { r.conn.Close() }), nil
+		}}
+	}
+	return work{
+		name:       "one command, " + name,
+		library:    with("itself, "+name, h),
+		references: []reference{{with("itself, a hook", smtpproxy.HookFunc(pass)), growth, g}},
+	}
+}
+
+// refusal is what a client gets in the place of a greeting.
+const refusal = "554 5.7.1 Go away\r\n"
+
+// refuses is a hook that refuses each client.
+type refuses struct{ smtpproxy.Hook }
+
+func (refuses) Connect(*smtpproxy.Context, smtpproxy.Connection) (smtpproxy.Decision, error) {
+	return smtpproxy.Reply{Code: 554, Enhanced: smtpproxy.EnhancedCode{5, 7, 1}, Lines: []string{"Go away"}}, nil
+}
+
+// refuseAll is a server that does nothing else.
+func refuseAll(l net.Listener) {
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		go func() {
+			defer c.Close()
+			io.WriteString(c, refusal)
+		}()
+	}
+}
+
+// refusedWork compares clients that are refused at connect with those that a bare listener
+// refuses.
+func refusedWork() work {
+	with := func(k kind) contender {
+		return contender{string(k), func() (runner, error) {
+			s, err := start(k, plain)
+			if err != nil {
+				return runner{}, err
+			}
+			return timed(func(n int) error {
+				for range n {
+					if err := refused(s.addr); err != nil {
+						return err
+					}
+				}
+				return nil
+			}, s.stop), nil
+		}}
+	}
+	return work{
+		name:       "a client refused at connect",
+		library:    with(refusing),
+		references: []reference{{with(bareRefusing), speed, remark("the floor")}},
+	}
+}
+
+var errNotRefused = errors.New("a client that isn't refused")
+
+// refused is a client that counts on a refusal, and leaves.
+func refused(addr string) error {
+	c, err := net.Dial("tcp", addr)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		c.(*net.TCPConn).SetLinger(0)
+		c.Close()
+	}()
+	c.SetDeadline(time.Now().Add(patience))
+	line, err := bufio.NewReader(c).ReadString('\n')
+	if err == nil && !strings.HasPrefix(line, "554 ") {
+		err = errNotRefused
+	}
+	return err
+}
