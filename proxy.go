@@ -100,6 +100,8 @@ func (Reply) decision() {}
 // command. Listener and NewSession copy it; to change it afterwards has no
 // effect on them.
 type Proxy struct {
+	// Who decides, and what then.
+
 	// Hook decides about commands; nil passes all. It may be made of others, with
 	// Chain, Mux and Named, and be a ConnectHook, a KeywordHook and a DisconnectHook, too.
 	Hook Hook
@@ -115,8 +117,39 @@ type Proxy struct {
 	// empty means every command line.
 	Commands []string
 
+	// HookTimeout limits a call of the hook. After it, the client gets a 421
+	// reply though the call still runs, on a goroutine of its own, until
+	// the hook returns; its Context is done. 0 or negative means no limit.
+	HookTimeout time.Duration
+
+	// OnFailure, if not nil, decides instead of the hook when Command or Connect failed.
+	// If it returns nil, fails itself or decides what is not valid, the
+	// client gets the 421 reply. ctx is done after a passed deadline.
+	OnFailure func(ctx *Context, f Failure) Decision
+
+	// What a hook sees beyond the line.
+
 	// ServerID is copied to Connection.ServerID.
 	ServerID string
+
+	// LookupPTR sets Connection.RemotePTR to the client's host name, if
+	// the reverse DNS has one with the client's address. The lookup starts
+	// when the server first reads or writes; the first call of the hook
+	// waits for it.
+	LookupPTR bool
+
+	// Resolver is asked by LookupPTR. nil means net.DefaultResolver.
+	Resolver Resolver
+
+	// LookupTimeout limits LookupPTR. 0 or negative means 5 seconds.
+	LookupTimeout time.Duration
+
+	// TransportID, if not nil, gives each accepted recipient its
+	// TransportID. It is called when the server has accepted the recipient,
+	// before the client is told, and must not block or panic.
+	TransportID func(Connection, Recipient) string
+
+	// TLS and AUTH.
 
 	// TLSConfig makes a listener offer STARTTLS, and end TLS itself (RFC
 	// 3207). After the handshake the server gets a fresh connection from
@@ -140,6 +173,10 @@ type Proxy struct {
 	// those of Go. Where TLS comes first, TLSConfig alone decides.
 	SessionTickets bool
 
+	// TLSKeywords are EHLO keywords that are added inside TLS, for a server
+	// that can't know of it: such as "REQUIRETLS" (RFC 8689).
+	TLSKeywords []string
+
 	// AllowInsecureAuth offers and passes AUTH outside TLS. Without it, a
 	// listener with TLSConfig holds AUTH back from the EHLO reply until
 	// there is TLS, and answers it 523 5.7.10 (RFC 4954 section 4, RFC 5248
@@ -150,21 +187,7 @@ type Proxy struct {
 	// unless AllowInsecureAuth is set.
 	RequireTLSForAuth bool
 
-	// TLSKeywords are EHLO keywords that are added inside TLS, for a server
-	// that can't know of it: such as "REQUIRETLS" (RFC 8689).
-	TLSKeywords []string
-
-	// LookupPTR sets Connection.RemotePTR to the client's host name, if
-	// the reverse DNS has one with the client's address. The lookup starts
-	// when the server first reads or writes; the first call of the hook
-	// waits for it.
-	LookupPTR bool
-
-	// Resolver is asked by LookupPTR. nil means net.DefaultResolver.
-	Resolver Resolver
-
-	// LookupTimeout limits LookupPTR. 0 or negative means 5 seconds.
-	LookupTimeout time.Duration
+	// Limits of what is kept. They are on by default, since they keep memory safe.
 
 	// MaxLineLength limits a command line, in octets with its line end.
 	// A longer one is answered 500 and the connection closed. 0 means 2048,
@@ -191,17 +214,13 @@ type Proxy struct {
 	// always finds room up to its own limit.
 	MaxReadAhead int
 
-	// MaxSmallChunks limits the BDAT chunks of less than 1 KiB in one
-	// message (RFC 3030), each of which costs more to read than it brings.
-	// The one beyond is answered 421 4.7.0 and the connection closed. 0
-	// means 1000; negative means no limit.
-	MaxSmallChunks int
-
 	// MaxRecipients limits the recipients of one transaction that the server
 	// has accepted. The RCPT beyond is answered 452 4.5.3 (RFC 5321 section
 	// 4.5.3.1.10); so is one that would make their commands longer than 256
 	// octets in the mean. 0 means 10000; negative means no limit.
 	MaxRecipients int
+
+	// Limits of what a client may do.
 
 	// MaxCommands limits the commands of one connection, lines of a SASL
 	// exchange not counted. The one beyond is answered 421 4.7.0 and the
@@ -218,6 +237,12 @@ type Proxy struct {
 	// limit.
 	MaxErrors int
 
+	// MaxSmallChunks limits the BDAT chunks of less than 1 KiB in one
+	// message (RFC 3030), each of which costs more to read than it brings.
+	// The one beyond is answered 421 4.7.0 and the connection closed. 0
+	// means 1000; negative means no limit.
+	MaxSmallChunks int
+
 	// CommandTimeout limits the time from the first octet of a command line,
 	// or of a line of a SASL exchange, to its end, however steadily the
 	// client sends. After it, the client gets 421 4.4.2 and the connection
@@ -232,6 +257,8 @@ type Proxy struct {
 	// 4.4.2 and the connection is closed; the server never sees an end of
 	// the message. 0 or negative means no limit.
 	MinDataRate int
+
+	// Message content.
 
 	// RejectBareNewlines refuses a message with a CR or an LF that is not
 	// part of a CRLF (RFC 5321 section 2.3.8): servers differ in what they
@@ -257,20 +284,7 @@ type Proxy struct {
 	// go-smtp is one, and gosmtp.Serve sets it.
 	BulkContent bool
 
-	// HookTimeout limits a call of the hook. After it, the client gets a 421
-	// reply though the call still runs, on a goroutine of its own, until
-	// the hook returns; its Context is done. 0 or negative means no limit.
-	HookTimeout time.Duration
-
-	// TransportID, if not nil, gives each accepted recipient its
-	// TransportID. It is called when the server has accepted the recipient,
-	// before the client is told, and must not block or panic.
-	TransportID func(Connection, Recipient) string
-
-	// OnFailure, if not nil, decides instead of the hook when Command or Connect failed.
-	// If it returns nil, fails itself or decides what is not valid, the
-	// client gets the 421 reply. ctx is done after a passed deadline.
-	OnFailure func(ctx *Context, f Failure) Decision
+	// The log.
 
 	// Logger gets what goes wrong, with the client's address: failures of the
 	// hook (Error), faults of the server and of its set-up (Warn), and each
