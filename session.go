@@ -13,13 +13,14 @@ import (
 // one for each connection; a server with a state machine of its own calls it
 // directly:
 //
+//   - Connect before it greets; if that returns a Reply: send it, and close;
 //   - Command for each line that it reads, lines of a SASL exchange too;
 //   - if that returns a Reply: drop Discard octets, send it Copies times, and
 //     close if it says so. A Reply to a line of a SASL exchange ends the
 //     exchange;
 //   - if that returns a Pass: forget the transaction if MustReset says so,
-//     execute its Command, and call Replied with each reply, before it is
-//     sent. After 354, content is read as usual, and the reply (with LMTP,
+//     execute its Command, and call Replied with each reply: what it returns is what
+//     to send. After 354, content is read as usual, and the reply (with LMTP,
 //     replies) to its end goes to Replied; after BDAT, its chunk is read
 //     before the reply. Chunks that the session passes are within the SIZE
 //     that the server has told in its EHLO reply; without one, a chunk of up
@@ -27,8 +28,8 @@ import (
 //
 // When the connection ends, Close does for the session.
 //
-// Command and Replied are called alternately, and StartedTLS between them, by one
-// goroutine at a time. The other methods may be called at any time by any goroutine.
+// Connect comes first, then Command and Replied are called alternately, and StartedTLS
+// between them, by one goroutine at a time. The other methods may be called at any time by any goroutine.
 type Session struct {
 	cfg   *config
 	ctx   *Context // of the whole session

@@ -49,9 +49,13 @@ type transaction struct {
 
 // serve is the whole dialogue. Each line goes to the session first, one that
 // answers a challenge too. What the session passes, perhaps changed, is
-// executed, and each reply is told to the session (see reply). What it replies
+// executed, and each reply goes through the session (see reply). What it replies
 // to is never executed.
 func (c *client) serve(ctx context.Context) error {
+	defer c.session.Close()
+	if refusal, refused := c.session.Connect(ctx).(smtpproxy.Reply); refused {
+		return c.answer(refusal)
+	}
 	err := c.reply(220, "ownserver.example ESMTP")
 	for err == nil && !c.over {
 		var line string
@@ -83,10 +87,10 @@ func (c *client) answer(r smtpproxy.Reply) error {
 	return err
 }
 
-// reply sends a reply of the server's own, told to the session before.
+// reply sends a reply of the server's own, as the session returns it.
 func (c *client) reply(code int, lines ...string) error {
-	c.session.Replied(code, lines...)
-	r := smtpproxy.Reply{Code: code, Enhanced: smtpproxy.NoEnhancedCode, Lines: lines}
+	r := c.session.Replied(code, lines...)
+	c.over = c.over || r.Disconnect
 	_, err := r.WriteTo(c.conn)
 	return err
 }
