@@ -64,6 +64,7 @@ func linksOf(h Hook) (*links, error) {
 		return l, errNesting
 	}
 	l.add(h, "")
+	l.addVerbs(h)
 	l.connect = find[ConnectHook](h, "")
 	l.keywords = find[KeywordHook](h, "")
 	l.disconnect = find[DisconnectHook](h, "")
@@ -153,7 +154,6 @@ func (l *links) addMux(m *Mux, name string) {
 	l.steps = append(l.steps, step{fork: f})
 	for _, r := range m.routes {
 		f.branches[r.verb] = l.addBranch(r.hook, name)
-		l.verbs = append(l.verbs, r.verb)
 	}
 	f.other = l.addBranch(m.Else, name)
 	f.end = len(l.steps)
@@ -162,6 +162,19 @@ func (l *links) addMux(m *Mux, name string) {
 	f.other.leadTo(l.steps, f.end)
 	for _, b := range f.branches {
 		b.leadTo(l.steps, f.end)
+	}
+}
+
+// addVerbs appends the verbs of each Mux in h. Those in a wrapper of the user's are called
+// by that, but only if it is.
+func (l *links) addVerbs(h Hook) {
+	if m, ok := h.(*Mux); ok {
+		for _, r := range m.routes {
+			l.verbs = append(l.verbs, r.verb)
+		}
+	}
+	for _, inner := range madeOf(h) {
+		l.addVerbs(inner)
 	}
 }
 
