@@ -17,9 +17,9 @@ import (
 // is wrong with it.
 
 // Validate tells what about p can't work: a verb in Commands that no command has,
-// ImplicitTLS without a TLSConfig, a TLSConfig without a certificate. A listener's
-// Accept returns the same error, and so does gosmtp.Serve. A nil *Proxy is an error,
-// too.
+// ImplicitTLS without a TLSConfig, a TLSConfig without a certificate, a Hook that is made of
+// itself. A listener's Accept returns the same error, and so does gosmtp.Serve. A nil *Proxy
+// is an error, too.
 func (p *Proxy) Validate() error {
 	if p == nil {
 		return errors.New("smtpproxy: the Proxy is nil")
@@ -28,6 +28,9 @@ func (p *Proxy) Validate() error {
 		if name, _ := dialogue.VerbOf(verb); name == "" || name != ascii.ToUpper(verb) {
 			return fmt.Errorf("smtpproxy: Proxy.Commands has %q, which is no verb", verb)
 		}
+	}
+	if !nestsAtMost(p.Hook, maxNesting) {
+		return errNesting
 	}
 	switch t := p.TLSConfig; {
 	case t == nil && p.ImplicitTLS:
@@ -61,8 +64,9 @@ func (p *Proxy) config() *config {
 		p = new(Proxy)
 	}
 	links, err := linksOf(p.Hook)
-	if invalid == nil {
-		invalid = err
+	if err != nil {
+		// A session of one's own has no Accept that would tell.
+		links, _ = linksOf(failing{err})
 	}
 	cfg := &config{Proxy: *p, links: links, limits: p.limits(), policy: p.policy(), invalid: invalid, log: p.Logger, level: slog.LevelDebug}
 	cfg.TLSKeywords = slices.Clone(p.TLSKeywords)
