@@ -376,10 +376,16 @@ func (f Failure) Format(s fmt.State, verb rune) { format(s, verb, f.Error, f.GoS
 // masked returns the text of Err with the mask in the place of what is masked in the
 // command.
 func (f Failure) masked() string {
-	_, hidden, _ := f.Command.split()
 	// fmt bears with an Error method that panics, as that of a nil pointer in an
 	// error may: the log is written within the server's Read.
-	return secret.Scrub(fmt.Sprint(f.Err), hidden)
+	_, hidden, _ := f.Command.split()
+	text := secret.Scrub(fmt.Sprint(f.Err), hidden)
+	if received := f.Command; received.Received != received.Line {
+		received.Line = received.Received // which the hook has seen, too
+		_, hidden, _ = received.split()
+		text = secret.Scrub(text, hidden)
+	}
+	return text
 }
 
 // panicError keeps a panic's value, so that errors.As finds an error in it.
