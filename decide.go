@@ -141,8 +141,11 @@ func (s *Session) beginCall(q *call, clock *timed.Conn) {
 	q.verb, q.notYet, q.own = verb, turn.NotYet, turn.At == dialogue.OwnResponse
 	q.links = s.links()
 	listed := !q.cmd.SASL && q.links.listed(name, s.cfg.verbs)
-	if turn.Asked && s.more != nil {
-		q.route.askers, s.more.asked = &askers{asked: s.more.asked}, nil
+	if s.more != nil {
+		if turn.Asked {
+			q.route.askers = &askers{asked: s.more.asked}
+		}
+		s.more.asked = nil // STARTTLS may have come between
 	}
 	q.route.only = !listed
 	q.asksHook = len(q.links.steps) > 0 && (turn.Asked || listed)
