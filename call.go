@@ -28,6 +28,7 @@ func (s *Session) ask(ctx context.Context, q *call, d *decision) {
 	defer s.endCall(c, q)
 	d.pass.Command = q.cmd.Line
 	for d.kind == toServer && !q.failed && q.goOn() {
+		c.unasked.Store(!q.route.asked(int(q.at)))
 		s.conclude(ctx, c, q, d, s.callHook(ctx, c, q))
 	}
 	q.returned = true

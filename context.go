@@ -3,6 +3,7 @@ package smtpproxy
 import (
 	"context"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -21,10 +22,11 @@ import (
 type Context struct {
 	state *userState
 
-	mu     sync.Mutex
-	parent context.Context
-	std    *standard // made when a hook first waits for anything
-	over   bool
+	mu      sync.Mutex
+	parent  context.Context
+	std     *standard // made when a hook first waits for anything
+	over    bool
+	unasked atomic.Bool // the hook that is called hasn't asked for the line
 }
 
 // standard is the standard library's context that a Context stands for.
@@ -46,7 +48,9 @@ func (c *Context) WithContext(ctx context.Context) *Context {
 	if ctx == nil {
 		panic("smtpproxy: nil context")
 	}
-	return &Context{parent: ctx, state: c.state}
+	with := &Context{parent: ctx, state: c.state}
+	with.unasked.Store(c.unasked.Load())
+	return with
 }
 
 // Deadline implements context.Context.

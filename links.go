@@ -206,6 +206,11 @@ type askers struct {
 	ahead []int // those that have got the line before it was their turn
 }
 
+// asked tells whether a hook on the way has asked for the line.
+func (r *route) asked(i int) bool {
+	return r.only || r.askers != nil && slices.Contains(r.askers.asked, i)
+}
+
 // next returns the next hook on a line's way, as the line is now, and -1 at its end.
 func (l *links) next(r *route, line string) int {
 	if r.only {

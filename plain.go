@@ -2,6 +2,7 @@ package smtpproxy
 
 import (
 	"fmt"
+	"sync"
 	"sync/atomic"
 
 	"github.com/seed3262c777/smtpproxy/internal/ascii"
@@ -31,8 +32,10 @@ func (p *plain) of(h Hook) (*links, error) {
 func (p *plain) forget() { p.links.Store(nil) }
 
 // plainAskers are the hooks of a connection that have asked for its next line, by the
-// links that they are among.
+// links that they are among. A call that has been given up (see Proxy.HookTimeout) may use
+// them beside another.
 type plainAskers struct {
+	mu   sync.Mutex
 	list []plainAsker
 }
 
@@ -43,6 +46,8 @@ type plainAsker struct {
 
 // take returns those that have asked, and forgets them.
 func (a *plainAskers) take(l *links) []int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	for i := range a.list {
 		if a.list[i].links == l {
 			asked := a.list[i].asked
@@ -57,6 +62,8 @@ func (a *plainAskers) put(l *links, asked []int) {
 	if asked == nil {
 		return
 	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	for i := range a.list {
 		if a.list[i].links == l {
 			a.list[i].asked = asked
@@ -82,8 +89,14 @@ func (p *plain) command(h Hook, ctx *Context, cmd *Command, conn *Connection, tx
 	if err != nil {
 		return nil, err
 	}
-	before := State[plainAskers](ctx)
+	before, unasked := State[plainAskers](ctx), ctx.unasked.Load()
+	defer ctx.unasked.Store(unasked)
 	r := route{askers: &askers{asked: before.take(l)}, only: cmd.SASL}
+	if unasked {
+		// They have asked for a line that has not come here: a hook before has answered
+		// it, or who has called h hasn't asked for it in turn.
+		r.askers.asked = nil
+	}
 	if cmd.Received == "" {
 		cmd.Received = cmd.Line // a test has made it
 	}
@@ -91,10 +104,12 @@ func (p *plain) command(h Hook, ctx *Context, cmd *Command, conn *Connection, tx
 	var asked []int
 	for i := l.next(&r, cmd.Line); i >= 0; i = l.next(&r, cmd.Line) {
 		link := &l.steps[i].link
+		ctx.unasked.Store(!r.asked(i))
 		d, err := link.hook.Command(ctx, *cmd, *conn, *txn)
 		pass, reply := partsOf(d)
 		switch {
 		case err != nil:
+			before.put(l, asked)
 			return nil, link.failed(err)
 		case reply != nil:
 			if reply.Code == 334 {
