@@ -48,7 +48,8 @@ func (c *Context) WithContext(ctx context.Context) *Context {
 	if ctx == nil {
 		panic("smtpproxy: nil context")
 	}
-	with := &Context{parent: ctx, state: c.state}
+	// Nobody ends it, so nothing is made for it that ctx would have to keep.
+	with := &Context{parent: ctx, state: c.state, std: &standard{ctx, func() {}}}
 	with.unasked.Store(c.unasked.Load())
 	return with
 }
