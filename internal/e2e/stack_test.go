@@ -27,9 +27,15 @@ const stackEnv = "SMTPPROXY_TEST_STACK"
 
 // idleHooks are hooks by name; nil is a server without the library.
 var idleHooks = map[string]smtpproxy.Hook{
-	"none":       nil,
-	"a function": smtpproxy.HookFunc(func(*hookContext, command, connection, transaction) (decision, error) { return nil, nil }),
-	"a method":   methodHook{},
+	"none":             nil,
+	"a function":       smtpproxy.HookFunc(func(*hookContext, command, connection, transaction) (decision, error) { return nil, nil }),
+	"a method":         methodHook{},
+	"a chain of three": smtpproxy.Chain(methodHook{}, smtpproxy.Named("x", methodHook{}), always(nil)),
+	"a mux": func() smtpproxy.Hook {
+		m := &smtpproxy.Mux{Else: methodHook{}}
+		m.Handle("NOOP", methodHook{})
+		return m
+	}(),
 	// This one needs more itself, so that the test could fail.
 	"a deep one": smtpproxy.HookFunc(func(_ *hookContext, _ command, c connection, _ transaction) (decision, error) {
 		takesStack(10, c)
