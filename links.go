@@ -158,8 +158,7 @@ func (l *links) addMux(m *Mux, name string) {
 	f.other = l.addBranch(m.Else, name)
 	f.end = len(l.steps)
 	l.steps[at].next = f.end
-	// Each branch leads behind all of them.
-	f.other.leadTo(l.steps, f.end)
+	// Each branch leads behind all of them, as the last one does.
 	for _, b := range f.branches {
 		b.leadTo(l.steps, f.end)
 	}
