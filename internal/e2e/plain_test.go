@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"reflect"
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -26,6 +28,37 @@ func TestAWrapperGetsALineForWhomItCallsThoughOneOfThemHasFailed(t *testing.T) {
 			shown: []string{"a AUTH PLAIN", "b AUTH PLAIN", "a (SASL) " + response},
 		},
 	})
+}
+
+// A test of a hook of one's own has no session, only a Context.
+func TestAChainThatIsCalledWithoutASessionGoesByItsContext(t *testing.T) {
+	c := new(cast)
+	m := routes(byVerb{"AUTH": c.plays("a", part{"AUTH": asksNext}), "NOOP": c.plays("b", part{"NOOP": turnsTo("VRFY x")}), "XOWN": c.plays("c", part{"XOWN": challenge})})
+	hook := chain(m, c.plays("d", nil))
+	one, another := smtpproxy.NewContext(t.Context()), smtpproxy.NewContext(t.Context())
+	for _, row := range []struct {
+		why  string
+		ctx  *hookContext
+		cmd  command
+		want decision
+	}{
+		{"the line as it was received is the line", one, command{Line: "NOOP"}, pass{Command: "VRFY x"}},
+		{"one asks for the next line", one, command{Line: "AUTH PLAIN"}, pass{Next: true}},
+		{"of this client alone", another, command{Line: "AAAA", SASL: true}, pass{}},
+		{"and gets it", one.WithContext(t.Context()), command{Line: "BBBB", SASL: true}, pass{}},
+		{"and no other", one, command{Line: "CCCC", SASL: true}, pass{}},
+		{"one has a challenge of its own", one, command{Line: "XOWN"}, reply{Code: 334, Lines: []string{"AAAA"}}},
+		{"whose answer it gets", one, command{Line: "DDDD", SASL: true}, pass{}},
+	} {
+		d, err := hook.Command(row.ctx, row.cmd, connection{}, transaction{})
+		if err != nil || !reflect.DeepEqual(d, row.want) {
+			t.Errorf("%s: %v, %v", row.why, d, err)
+		}
+	}
+	want := []string{"b NOOP", "d VRFY x <- NOOP", "a AUTH PLAIN", "d AUTH PLAIN", "a (SASL) BBBB", "c XOWN", "c (SASL) DDDD"}
+	if !slices.Equal(c.shown, want) {
+		t.Errorf("shown was %q", c.shown)
+	}
 }
 
 // A call that is given up goes on beside the next one, if OnFailure lets the connection go on.
