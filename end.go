@@ -8,7 +8,8 @@ type End struct {
 	Reason Reason // why
 
 	// Verb is the verb of the last command, empty if there was none; Reply is the
-	// last reply that the client got, its enhanced status code in Lines.
+	// last reply that the client got, its enhanced status code in Lines, and with
+	// Disconnect if the connection was closed behind it.
 	Verb  string
 	Reply Reply
 
@@ -23,8 +24,9 @@ type End struct {
 	// TLS. They are 0 for a Session of one's own, which doesn't see them.
 	Received, Sent int64
 
-	// Commands, Messages and Recipients are how many of them were accepted, by the
-	// server or by the hook: by a 2xx, or 354.
+	// Commands, Messages and Recipients are how many of them were accepted: by a 2xx,
+	// or 354, of the server's or of the hook's, or by the library's 220 to STARTTLS. A
+	// message is one however many recipients it has, if one of them was accepted.
 	Commands, Messages, Recipients int
 }
 

@@ -63,6 +63,7 @@ func (c *conn) startTLS() {
 		return // Close has closed the client's connection
 	}
 	c.s.startedTLS(t)
+	c.s.watched().startedTLS()
 	c.to = &handover{fresh: fresh}
 	c.to.timer = time.AfterFunc(handoverTime, c.to.abandon)
 }
@@ -92,7 +93,7 @@ func (h *handover) abandon() {
 		c.s.mu.Unlock()
 		c.s.logEnd(dialogue.NotAccepted)
 		c.client.LimitWrite(closeTime)
-		replyOf(dialogue.NotAccepted.Refusal()).WriteTo(&c.client)
+		c.respond(replyOf(dialogue.NotAccepted.Refusal()), 1, false)
 		c.Close()
 	}()
 }

@@ -37,7 +37,9 @@ type KeywordHook interface {
 // that nobody waits for it; a panic is logged. ctx isn't done, unless Proxy.HookTimeout has
 // passed; with it, [State] has what the hook has kept for the connection.
 //
-// A Session of one's own tells with Close, if Connect or Command was called before.
+// A Session of one's own tells with Close, if Connect or Command was called before. It
+// doesn't see why the connection is closed: where nothing that was said tells,
+// that is ReasonServerClosed.
 type DisconnectHook interface {
 	Disconnect(ctx *Context, conn Connection, end End)
 }

@@ -163,18 +163,20 @@ func (c *conn) respond(r Reply, copies int, hold bool) {
 // send writes a reply to the client, or holds it while more commands wait. Its caller
 // holds out.writing.
 func (c *conn) send(reply []byte, hold bool) error {
+	err := c.out.send(&c.client, reply, hold)
+	if err != nil {
+		c.writeFailed(err)
+		return err
+	}
 	if c.client.IsCounted() {
 		c.s.mu.Lock()
 		c.s.watched().sent(reply)
 		c.s.mu.Unlock()
 	}
-	err := c.out.send(&c.client, reply, hold)
-	if err != nil {
-		c.writeFailed(err)
-	} else if c.out.held.Len() > 0 && !c.out.ticking {
+	if c.out.held.Len() > 0 && !c.out.ticking {
 		c.startTimer()
 	}
-	return err
+	return nil
 }
 
 // startTimer sees to it that no reply is held for long, however slow the hook

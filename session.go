@@ -217,7 +217,7 @@ func (s *Session) Replied(code int, lines ...string) Reply {
 	case list.lines != nil:
 		r.Lines = list.lines
 	}
-	if w := s.watched(); w != nil {
+	if w := s.watched(); w != nil && !over {
 		w.end.Reply = r
 	}
 	return r

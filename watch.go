@@ -110,16 +110,20 @@ func (s *Session) disconnectFrom(hooks []optional[DisconnectHook], c *Context, c
 	defer s.disconnectFrom(hooks[1:], c, conn, end)
 	defer func() {
 		if v := recover(); v != nil {
-			s.log(slog.LevelError, "smtpproxy: Disconnect panicked", slog.String("hook", h.name),
-				slog.Any("panic", v), slog.String("stack", string(debug.Stack())))
+			attrs := []slog.Attr{slog.Any("panic", v), slog.String("stack", string(debug.Stack()))}
+			if h.name != "" {
+				attrs = append(attrs, slog.String("hook", h.name))
+			}
+			s.log(slog.LevelError, "smtpproxy: Disconnect panicked", attrs...)
 		}
 	}()
 	h.hook.Disconnect(c, conn, end)
 }
 
-// because notes who has ended the dialogue, and why. The first one counts.
+// because notes who has ended the dialogue, and why. The first one counts, and nothing
+// behind the end.
 func (w *watch) because(by Side, why Reason, err error) {
-	if w == nil || w.ended {
+	if w == nil || w.ended || w.over {
 		return
 	}
 	w.ended = true
@@ -148,7 +152,7 @@ func (w *watch) command(verb string) {
 
 // refused notes a reply of the hook's that ends the connection.
 func (w *watch) refused(r Reply) {
-	if w != nil {
+	if w != nil && !w.over {
 		w.end.Reply = r
 		w.because(SideHook, ReasonRefused, nil)
 	}
@@ -175,11 +179,30 @@ func (w *watch) answered(q *call, d *decision) {
 		w.end.Commands++
 	}
 	switch {
+	case !ok:
+	case q.verb == dialogue.RCPT:
+		w.end.Recipients++
+	case q.verb == dialogue.BDAT && isLastChunk(q.cmd.Received):
+		w.end.Messages++
+	}
+	switch {
 	case !d.reply.Disconnect:
-	case ok && q.verb == dialogue.QUIT || d.reply.Code == 221 && q.verb == dialogue.QUIT:
+	case ok && q.verb == dialogue.QUIT:
 		w.because(SideClient, ReasonQuit, nil)
 	default:
 		w.because(SideHook, ReasonRefused, nil)
+	}
+}
+
+func isLastChunk(line string) bool {
+	_, last := dialogue.ParseBDAT(line)
+	return last
+}
+
+// startedTLS notes that STARTTLS, which the library has answered, has led to TLS.
+func (w *watch) startedTLS() {
+	if w != nil {
+		w.end.Commands++
 	}
 }
 
@@ -258,10 +281,22 @@ func (w *watch) conclude(m *dialogue.Machine) {
 		e.By, e.Reason, e.Err = by.By, by.Reason, by.Err
 	}
 	e.Received, e.Sent = w.traffic.Received.Load(), w.traffic.Sent.Load()
-	if len(w.last) > 0 {
-		e.Reply = lastOf(w.last)
-		e.Reply.Disconnect = true
+	last := w.last
+	if len(last) == 0 && e.Reply.Code != 0 {
+		last = e.Reply.appendTo(nil) // of a Session of one's own
 	}
+	e.Reply = lastOf(last)
+	e.Reply.Disconnect = e.closedByReply()
+}
+
+// closedByReply tells whether the connection was closed behind the last reply, and for what
+// that told.
+func (e *End) closedByReply() bool {
+	switch e.Reason {
+	case ReasonQuit, ReasonRefused, ReasonTooMany, ReasonOutOfStep, ReasonHookFailed:
+		return e.Reply.Code != 0
+	}
+	return e.Reply.Code == 421
 }
 
 // endOf returns what the end of a connection is that the library has ended for a reason.
