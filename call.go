@@ -72,11 +72,19 @@ func (s *Session) endCall(c *Context, q *call) {
 		s.endContext(c)
 		return
 	}
-	// runtime.Goexit: nobody gets the decision any more. The log handler may do so,
-	// too.
 	c.end()
-	s.shut()
-	s.logFailure(Failure{Err: ErrHookExit, Command: q.cmd, Hook: q.link().name})
+	s.exited(Failure{Err: ErrHookExit, Command: q.cmd, Hook: q.link().name})
+}
+
+// exited follows a hook that has called runtime.Goexit: nobody gets its decision any more.
+// The log handler may do so, too.
+func (s *Session) exited(f Failure) {
+	s.mu.Lock()
+	s.watched().hookFailed(&f)
+	s.m.Close()
+	s.moved(false)
+	s.mu.Unlock()
+	s.logFailure(f)
 }
 
 // link returns the hook that is called.
@@ -360,6 +368,9 @@ func checkCommand(line string, q *call, lmtp bool) error {
 }
 
 func (s *Session) logFailure(f Failure) {
+	if errors.As(f.Err, new(loggedError)) {
+		return
+	}
 	var attrs []slog.Attr
 	if f.Command.Line != "" {
 		attrs = append(attrs, slog.Any("command", f.Command))

@@ -147,6 +147,12 @@ func (c *conn) Read(p []byte) (n int, err error) {
 // Write implements net.Conn. It takes what the server replies, in pieces of
 // any size, and moves the session when a reply is complete.
 func (c *conn) Write(p []byte) (int, error) {
+	returned := false
+	defer func() {
+		if !returned {
+			c.fail() // as in Read
+		}
+	}()
 	n, waits, err := c.relayReplies(p)
 	if waits {
 		err = c.awaitRest()
@@ -155,6 +161,7 @@ func (c *conn) Write(p []byte) (int, error) {
 		c.s.report()
 	}
 	c.s.cfg.logWarnings()
+	returned = true
 	return n, err
 }
 
@@ -175,7 +182,6 @@ func (c *conn) Close() error {
 	postponed := c.s.m.State() == dialogue.Postponed
 	c.s.m.Close()
 	c.s.moved(false)
-	c.s.over()
 	c.wakeRead()
 	unreported := c.s.isUnreported()
 	c.s.mu.Unlock()
@@ -186,41 +192,66 @@ func (c *conn) Close() error {
 		c.out.close(&c.client, postponed)
 		c.out.writing.Unlock()
 	}
+	c.s.mu.Lock()
+	c.s.over() // behind the last word, which counts
+	c.s.mu.Unlock()
 	return c.client.Close()
 }
 
-// begin finds out who is connected, and shakes hands where TLS comes first, on the
-// goroutine that first uses the connection: both may take as long as the client likes.
-// Its caller holds out.writing.
+// begin finds out who is connected, shakes hands where TLS comes first, and asks the hook
+// about the client, on the goroutine that first uses the connection: all of that may take
+// its time. Its caller holds out.writing, so that a Read or a Write beside it waits for it.
 func (c *conn) begin() error {
 	if c.client.Begun() {
 		return nil
 	}
+	began := time.Now()
 	c.s.learn()
-	var err error
-	if tc, ok := c.client.NetConn().(*tls.Conn); ok {
-		err = c.handshake(tc)
+	if err := c.beginTLS(began); err != nil {
+		return err
 	}
-	if w := c.s.begin(); w != nil {
+	var r Reply
+	refused := false
+	if len(c.s.connectHooks()) > 0 {
+		r, refused = c.s.connect(c.s.ctx)
+	}
+	c.client.Begin()
+	if c.asksUser() {
+		c.client.RenewWrite()
+	}
+	if refused {
+		c.send(r.appendTo(nil), false)
+	}
+	return nil
+}
+
+// asksUser tells whether code of the user's is called where a connection begins: its time
+// is neither the client's nor the server's.
+func (c *conn) asksUser() bool {
+	return c.l.cfg.HookFor != nil || len(c.l.cfg.links.connect) > 0
+}
+
+// beginTLS shakes hands where TLS comes first. Whatever comes of that, the connection has
+// begun behind it, and has its hook.
+func (c *conn) beginTLS(began time.Time) (err error) {
+	err = net.ErrClosed // of runtime.Goexit in a callback of the TLS configuration
+	defer func() {
+		if c.asksUser() {
+			c.client.Pause()
+		}
+		w := c.s.begin(began)
+		if w == nil {
+			return
+		}
 		c.client.Count(&w.traffic)
 		if err != nil {
 			c.s.mu.Lock()
+			defer c.s.mu.Unlock()
 			w.because(SideClient, ReasonTLSFailed, err)
-			c.s.mu.Unlock()
 		}
-	}
-	if err != nil {
-		return err
-	}
-	c.client.Begin()
-	if len(c.s.connectHooks()) == 0 {
-		return nil
-	}
-	c.client.Pause() // the hook's time is neither the client's nor the server's
-	r, refused := c.s.connect(c.s.ctx)
-	c.client.RenewWrite()
-	if refused {
-		c.send(r.appendTo(nil), false)
+	}()
+	if tc, ok := c.client.NetConn().(*tls.Conn); ok {
+		return c.handshake(tc)
 	}
 	return nil
 }
@@ -242,7 +273,7 @@ func (c *conn) readFailed(err error) {
 	if c.client.IsDetached() {
 		return // the dialogue is another connection's
 	}
-	if !c.s.m.State().HasEnded() {
+	if s := c.s.m.State(); !s.HasEnded() && s != dialogue.GivenUp { // there it isn't the client's doing
 		c.s.watched().readFailed(err, c.s.m.InMessage())
 	}
 	c.s.m.ReadFailed()
@@ -271,8 +302,10 @@ func (c *conn) fail() {
 	c.s.m.Close()
 	c.s.moved(false)
 	c.wakeRead()
+	_, isTLS := c.client.NetConn().(*tls.Conn)
+	tells := !c.client.IsDetached() && (!isTLS || c.s.m.InTLS()) // never amid a handshake
 	c.s.mu.Unlock()
-	if c.client.Begun() && !c.client.IsDetached() {
+	if tells {
 		c.respond(failureReply, 1, false)
 	}
 	c.client.Close()

@@ -11,21 +11,26 @@ import (
 // This file is how a connection begins: which hook it has, and what that makes of the
 // client.
 
-// begin notes that the connection has begun: the server has read from it or written to
-// it. It chooses the hook, and returns what is noted for its end; nil if nobody is told of
-// that. Its caller holds no lock.
-func (s *Session) begin() *watch {
-	began := time.Now()
+// begin notes that the connection has begun, at that time: the server has read from it or
+// written to it. It chooses the hook, and returns what is noted for the end; nil if nobody is
+// told of that. Its caller holds no lock.
+func (s *Session) begin(at time.Time) *watch {
 	s.begun = true
+	s.mu.Lock()
+	closed := s.isOver && !s.m.IsRelay()
+	s.mu.Unlock()
+	if closed {
+		return nil // it had ended before
+	}
 	s.choose()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.links().disconnect) == 0 || s.isOver && !s.m.IsRelay() {
+	if len(s.links().disconnect) == 0 {
 		return nil
 	}
 	x := s.extras()
 	if x.watch == nil {
-		x.watch = &watch{began: began}
+		x.watch = &watch{began: at}
 		if s.isOver {
 			s.over() // it was closed meanwhile
 		}
@@ -45,28 +50,43 @@ func (s *Session) choose() {
 	s.view(&conn)
 	s.mu.Unlock()
 
+	own, failure, exits := s.cfg.links, &Failure{Err: ErrHookExit}, true
+	defer func() {
+		if failure != nil {
+			// What it would have kept out, nobody knows.
+			own, _ = linksOf(failing{loggedError{failure.Err}})
+			own.probe = s.cfg.links.probe
+		}
+		s.mu.Lock()
+		s.extras().own = own
+		s.mu.Unlock()
+		switch {
+		case exits:
+			s.exited(*failure)
+		case failure != nil:
+			s.logFailure(*failure)
+		}
+	}()
 	var h Hook
 	o := guard(func() (Decision, error) {
 		h = f(conn)
 		return nil, nil
 	})
-	own := s.cfg.links
+	exits = false
+	if failure = o.failure; failure != nil || h == nil {
+		return
+	}
 	var err error
-	switch {
-	case o.failure != nil:
-		s.logFailure(*o.failure)
-		err = o.failure.Err
-	case h != nil:
-		own, err = linksOf(h)
+	if own, err = linksOf(h); err != nil {
+		failure = &Failure{Err: err}
 	}
-	if err != nil {
-		// What it would have kept out, nobody knows.
-		own, _ = linksOf(failing{err})
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.extras().own = own
 }
+
+// loggedError is an error that the log has got already.
+type loggedError struct{ error }
+
+// Unwrap returns the error.
+func (e loggedError) Unwrap() error { return e.error }
 
 // failing is the hook of a connection for which there is none.
 type failing struct{ err error }
@@ -85,9 +105,15 @@ func (f failing) Connect(*Context, Connection) (Decision, error) { return nil, f
 // A server with a state machine of its own calls it once, before Command. Behind a listener
 // the library does.
 func (s *Session) Connect(ctx context.Context) Decision {
-	s.begin()
-	if r, refused := s.connect(ctx); refused {
+	s.begin(time.Now())
+	r, refused := s.connect(ctx)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case refused:
 		return r
+	case s.m.State().HasEnded():
+		return failureReply.filled(dialogue.NoVerb)
 	}
 	return Pass{}
 }
@@ -114,17 +140,18 @@ func (s *Session) connect(ctx context.Context) (r Reply, refused bool) {
 		defer cancel()
 	}
 	c := s.newContext(ctx)
-	returned := false
+	returned, name := false, ""
 	defer func() {
 		if returned {
 			s.endContext(c)
 			return
 		}
-		c.end() // runtime.Goexit
-		s.shut()
+		c.end()
+		s.exited(Failure{Err: ErrHookExit, Hook: name})
 	}()
 	conn := s.Connection()
 	for _, h := range hooks {
+		name = h.name
 		r, refused = s.askToConnect(ctx, c, h, conn)
 		if refused {
 			break

@@ -3,6 +3,7 @@ package smtpproxy
 import (
 	"context"
 	"strings"
+	"time"
 
 	"github.com/seed3262c777/smtpproxy/internal/address"
 	"github.com/seed3262c777/smtpproxy/internal/ascii"
@@ -97,7 +98,7 @@ type call struct {
 func (s *Session) decide(ctx context.Context, line string, d *decision) {
 	q := call{cmd: Command{Line: line, Received: line, Pipelined: d.behind > nothingBehind}, behind: d.behind}
 	if !s.begun {
-		s.begin()
+		s.begin(time.Now())
 	}
 	s.beginCall(&q, d.clock)
 	switch {
@@ -149,6 +150,9 @@ func (s *Session) beginCall(q *call, clock *timed.Conn) {
 	}
 	q.route.only = !listed
 	q.asksHook = len(q.links.steps) > 0 && (turn.Asked || listed)
+	if turn.Secret {
+		name = ""
+	}
 	s.watched().command(name)
 	if q.asksHook {
 		q.unknown = !s.who.isKnown()

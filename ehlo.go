@@ -63,13 +63,14 @@ func (s *Session) askForKeywords(hooks []optional[KeywordHook], kw *Keywords) (o
 	defer cancel()
 	c := &Context{parent: ctx, state: &s.state}
 	defer c.end()
-	returned := false
+	returned, name := false, ""
 	defer func() {
 		if !returned {
-			s.shut()
+			s.exited(Failure{Err: ErrHookExit, Hook: name})
 		}
 	}()
 	for _, h := range hooks {
+		name = h.name
 		o := s.guard(ctx, func() (Decision, error) { return nil, h.hook.Keywords(c, conn, kw) })
 		if o.failure == nil && kw.invalid != nil {
 			o.failure = &Failure{Err: kw.invalid}

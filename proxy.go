@@ -109,8 +109,9 @@ type Proxy struct {
 	// HookFor, if not nil, chooses the hook of a connection; nil is Hook. It is called once
 	// for each connection, on the goroutine that first uses it and before any method of the
 	// hook, behind the TLS handshake where TLS comes first; RemotePTR may not be known yet.
-	// The connection keeps its hook, over STARTTLS too. If HookFor panics, the client gets
-	// a 421. To put another hook into use while a server runs, let it load an atomic.Pointer.
+	// The connection keeps its hook, over STARTTLS too. If HookFor panics, that is a failure
+	// of the hook's at whatever comes first: the client gets a 421, unless OnFailure decides
+	// otherwise. To put another hook into use while a server runs, let it load an atomic.Pointer.
 	HookFor func(Connection) Hook
 
 	// Commands are the verbs that the hook is called for, in any case;
