@@ -276,10 +276,10 @@ func (row endRow) play(t *testing.T, tr transport, call func(close func() error)
 	})
 	t.Cleanup(leave)
 	var err error
+	start := time.Now()
 	if c, err = tr.dial(); err != nil {
 		t.Fatal(err)
 	}
-	start := time.Now()
 	k = newCaller(t, c)
 	k.play(row.say, func() { call(stop) })
 	told = inTime(t, "Disconnect", w.ended)

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/seed3262c777/smtpproxy"
@@ -48,11 +49,11 @@ type farewellTold struct {
 func newLifeHook() *lifeHook { return &lifeHook{ended: make(chan farewellTold, 100)} }
 
 // visitCount is the connection's state.
-type visitCount struct{ calls int }
+type visitCount struct{ calls atomic.Int32 }
 
 // enters notes that a method is called.
 func (w *lifeHook) enters(ctx *hookContext, what string) {
-	smtpproxy.State[visitCount](ctx).calls++
+	smtpproxy.State[visitCount](ctx).calls.Add(1)
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.busy && !w.givenUp {
@@ -99,7 +100,7 @@ func (w *lifeHook) Keywords(ctx *hookContext, _ connection, kw *smtpproxy.Keywor
 }
 
 func (w *lifeHook) Disconnect(ctx *hookContext, conn connection, e end) {
-	kept := smtpproxy.State[visitCount](ctx).calls
+	kept := int(smtpproxy.State[visitCount](ctx).calls.Load())
 	w.enters(ctx, "disconnect")
 	w.leaves()
 	w.ended <- farewellTold{e, conn, ctx.Err(), kept}
@@ -222,6 +223,16 @@ func (k *caller) expect(start string) {
 				k.t.Fatalf("got %q, want %s", line, start)
 			}
 			return
+		}
+	}
+}
+
+// readReply reads a reply with all its lines.
+func readReply(r *bufio.Reader) error {
+	for {
+		line, err := r.ReadString('\n')
+		if err != nil || len(line) > 3 && line[3] == ' ' {
+			return err
 		}
 	}
 }

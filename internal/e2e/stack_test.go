@@ -148,16 +148,6 @@ func idleStack(t *testing.T, hook smtpproxy.Hook, commands []string, serve func(
 	return int(after.StackInuse-before.StackInuse) / n
 }
 
-// readReply reads a reply with all its lines.
-func readReply(r *bufio.Reader) error {
-	for {
-		line, err := r.ReadString('\n')
-		if err != nil || len(line) > 3 && line[3] == ' ' {
-			return err
-		}
-	}
-}
-
 // replyToAll is a server with little stack, which refuses messages.
 func replyToAll(c net.Conn) {
 	defer c.Close()
