@@ -30,6 +30,8 @@ type keyword struct {
 	line         string // as it is sent
 }
 
+func (k keyword) isSame(other keyword) bool { return k.name == other.name }
+
 // keywordsOf returns those of a reply's lines.
 func keywordsOf(lines []string) *Keywords {
 	kw := new(Keywords)
@@ -90,22 +92,24 @@ func (kw *Keywords) Set(name, params string) {
 		return
 	}
 	kw.changed = true
-	kw.deleted = slices.DeleteFunc(kw.deleted, func(d string) bool { return d == name })
+	kw.deleted = slices.DeleteFunc(kw.deleted, func(d string) bool { return d == strings.TrimSuffix(name, "=") })
 	k := keyword{name, params, line}
-	for i := range kw.list {
-		if kw.list[i].name == name {
-			kw.list[i] = k
-			return
-		}
+	i := slices.IndexFunc(kw.list, k.isSame)
+	if i < 0 {
+		kw.list = append(kw.list, k)
+		return
 	}
-	kw.list = append(kw.list, k)
+	kw.list[i] = k
+	// A server may have more lines than one with the keyword.
+	kw.list = append(kw.list[:i+1], slices.DeleteFunc(kw.list[i+1:], k.isSame)...)
 }
 
 // Delete takes a keyword out of the list. What it stands for is then refused by the
 // library, whether it was there or not, or it would only be hidden:
 //   - CHUNKING: the command BDAT;
 //   - STARTTLS, AUTH: the command, and the parameter AUTH= of MAIL;
-//   - 8BITMIME, BINARYMIME: the parameter BODY= with these values;
+//   - BINARYMIME: the parameter BODY= of MAIL, but with 8BITMIME and 7BIT;
+//   - 8BITMIME: the parameter BODY= of MAIL, but with BINARYMIME;
 //   - SIZE, SMTPUTF8: the parameter of MAIL;
 //   - DSN: the parameters RET and ENVID of MAIL, NOTIFY and ORCPT of RCPT;
 //   - DELIVERBY, FUTURERELEASE: the parameters BY, HOLDFOR and HOLDUNTIL of MAIL;
@@ -113,11 +117,21 @@ func (kw *Keywords) Set(name, params string) {
 //   - any other: the command and the parameter of its name.
 //
 // That holds until the next reply to HELO, EHLO or LHLO is asked about. What the hook itself
-// answers is its own. Delete("AUTH") deletes "AUTH=", too.
+// answers is its own. Delete("AUTH") deletes "AUTH=", too. A name that is neither a keyword
+// nor in the list is a [Failure] of the hook.
 func (kw *Keywords) Delete(name string) {
 	name = strings.TrimSuffix(ascii.ToUpper(name), "=")
 	kw.changed = true
+	was := len(kw.list)
 	kw.list = slices.DeleteFunc(kw.list, func(k keyword) bool { return strings.TrimSuffix(k.name, "=") == name })
+	switch {
+	case isKeyword(name):
+	case len(kw.list) < was:
+		return // a line of the server's that means nothing to anybody
+	default:
+		kw.fail(fmt.Errorf("%w: %q is no keyword", ErrInvalidDecision, name))
+		return
+	}
 	if !slices.Contains(kw.deleted, name) {
 		kw.deleted = append(kw.deleted, name)
 	}
