@@ -2,6 +2,7 @@ package smtpproxy
 
 import (
 	"context"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -90,7 +91,7 @@ func (s *Session) askForKeywords(hooks []optional[KeywordHook], kw *Keywords) (o
 	}
 	s.mu.Lock()
 	if len(kw.deleted) > 0 || s.more != nil {
-		s.extras().withheld = kw.deleted
+		s.extras().withheld = slices.Clone(kw.deleted) // the hook may have kept kw
 	}
 	s.mu.Unlock()
 	returned = true
@@ -125,16 +126,63 @@ func stands(keyword string, parse func(string) (address.Path, []address.Param, s
 	_, params, unparsed := parse(line)
 	for _, name := range paramsOf(keyword) {
 		for _, p := range params {
-			binary := p.Key == "BODY" && ascii.EqualFold(p.Value, "BINARYMIME")
-			if p.Key == name && (p.Key != "BODY" || binary == (keyword == "BINARYMIME")) {
+			text := p.Key
+			if p.Value != "" {
+				text += "=" + p.Value
+			}
+			if mayFind(text, name, keyword) {
 				return true
 			}
 		}
-		if strings.Contains(ascii.ToUpper(unparsed), name) {
+		if mayFind(unparsed, name, keyword) {
 			return true
 		}
 	}
 	return false
+}
+
+// mayFind tells whether a server could find a parameter that a keyword stands for in some
+// text: by its name as a word, or, since some search for no more, by the name and '=' within
+// one. Some fold letters beyond ASCII, and take U+017F for an S, or U+0131 for an I.
+func mayFind(text, name, keyword string) bool {
+	text = strings.ToUpper(strings.ToLower(text))
+	for from := 0; ; {
+		i := strings.Index(text[from:], name)
+		if i < 0 {
+			return false
+		}
+		before, behind := text[:from+i], text[from+i+len(name):]
+		value, hasValue := strings.CutPrefix(behind, "=")
+		if !hasValue {
+			value = ""
+		}
+		inWord := before != "" && (goesOn(before[len(before)-1]) || strings.HasSuffix(before, "=")) || behind != "" && goesOn(behind[0])
+		if (hasValue || !inWord) && standsFor(keyword, value) {
+			return true
+		}
+		from += i + 1
+	}
+}
+
+// goesOn tells whether a word goes on with an octet: with what may stand in a mailbox, but
+// '=' (RFC 5321 section 4.1.2).
+func goesOn(c byte) bool {
+	return ascii.IsLetDig(rune(c)) || strings.IndexByte("!#$%&'*+-/?^_`{|}~.@\"", c) >= 0
+}
+
+// standsFor tells whether a keyword stands for its parameter with a value: two keywords
+// share BODY.
+func standsFor(keyword, value string) bool {
+	if i := strings.IndexAny(value, " \t"); i >= 0 {
+		value = value[:i]
+	}
+	switch keyword {
+	case "8BITMIME":
+		return value != "BINARYMIME"
+	case "BINARYMIME":
+		return value != "8BITMIME" && value != "7BIT"
+	}
+	return true
 }
 
 // paramsOf returns the parameters of MAIL and RCPT that a keyword stands for.
