@@ -233,7 +233,11 @@ func TestARefusedLastChunkIsAnsweredForEachRecipientInLMTP(t *testing.T) {
 func TestAHooksOwnAnswerToADeletedVerbIsItsOwn(t *testing.T) {
 	for name, open := range shops {
 		hook := smtpproxy.Funcs{
-			OnKeywords: func(_ *hookContext, _ connection, kw *keywords) error { kw.Delete("ETRN"); kw.Delete("SIZE"); return nil },
+			OnKeywords: func(_ *hookContext, _ connection, kw *keywords) error {
+				kw.Delete("ETRN")
+				kw.Delete("SIZE")
+				return nil
+			},
 			OnCommand: func(_ *hookContext, cmd command, _ connection, _ transaction) (decision, error) {
 				switch {
 				case cmd.Line == "ETRN mine":
