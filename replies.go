@@ -99,7 +99,18 @@ func (c *conn) moveByReply(code int, reply []byte) (step dialogue.Step, sent []b
 		if s.m.WantsKeywords() {
 			lines = wire.ReplyLines(reply)
 		}
+		asks := len(s.links().keywords) > 0
+		if asks { // who waits for a held reply doesn't wait for the hook
+			s.mu.Unlock()
+			c.sendHeld()
+			s.mu.Lock()
+		}
 		list := s.list(code, lines)
+		if asks { // the hook's time is not the server's
+			s.mu.Unlock()
+			c.client.RenewWrite()
+			s.mu.Lock()
+		}
 		switch size = list.size; {
 		case list.failed:
 			return dialogue.Step{}, failureReply.appendTo(nil), false, c.waits.reply != nil

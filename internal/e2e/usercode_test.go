@@ -160,6 +160,13 @@ func userScenes() []userScene {
 			p.HookTimeout = time.Hour
 			p.Hook = decide(func(command) (decision, error) { user(); return nil, nil })
 		}},
+		{why: "the hook, asked about the list", say: greetIt + "> QUIT|< 221", set: func(p *smtpproxy.Proxy, user func()) {
+			p.Hook = onKeywords(func(*keywords) error { user(); return nil })
+		}},
+		{why: "the hook, asked about the list, with a time of its own", say: greetIt + "> QUIT|< 221", set: func(p *smtpproxy.Proxy, user func()) {
+			p.HookTimeout = time.Hour
+			p.Hook = onKeywords(func(*keywords) error { user(); return nil })
+		}},
 		{why: "OnFailure", say: greetIt, set: func(p *smtpproxy.Proxy, user func()) {
 			p.Hook = always(reply{Code: 99})
 			p.OnFailure = func(*hookContext, smtpproxy.Failure) decision { user(); return nil }
