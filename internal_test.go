@@ -75,3 +75,35 @@ func TestAReplyThatHasBegunBeforeTheRCPTCommandIsOutOfStep(t *testing.T) {
 		t.Errorf("there are %d recipients", n)
 	}
 }
+
+// What a Funcs has no function for costs nothing: nobody asks it.
+func TestFuncsCountOnlyForWhatIsSet(t *testing.T) {
+	all := Funcs{
+		OnConnect:    func(*Context, Connection) (Decision, error) { return nil, nil },
+		OnCommand:    func(*Context, Command, Connection, Transaction) (Decision, error) { return nil, nil },
+		OnKeywords:   func(*Context, Connection, *Keywords) error { return nil },
+		OnDisconnect: func(*Context, Connection, End) {},
+	}
+	for why, row := range map[string]struct {
+		f    Funcs
+		want [4]int // hooks asked about: the connection, commands, keywords, the end
+	}{
+		"nothing":    {Funcs{}, [4]int{}},
+		"all":        {all, [4]int{1, 1, 1, 1}},
+		"connection": {Funcs{OnConnect: all.OnConnect}, [4]int{1, 0, 0, 0}},
+		"commands":   {Funcs{OnCommand: all.OnCommand}, [4]int{0, 1, 0, 0}},
+		"keywords":   {Funcs{OnKeywords: all.OnKeywords}, [4]int{0, 0, 1, 0}},
+		"the end":    {Funcs{OnDisconnect: all.OnDisconnect}, [4]int{0, 0, 0, 1}},
+	} {
+		for _, h := range []Hook{row.f, &row.f, Chain(row.f), Named("n", &row.f)} {
+			l, err := linksOf(h)
+			if got := [4]int{len(l.connect), len(l.steps), len(l.keywords), len(l.disconnect)}; got != row.want || err != nil {
+				t.Errorf("%s, %T: %v, %v; want %v", why, h, got, err, row.want)
+			}
+		}
+	}
+	l, _ := linksOf(&Mux{Else: all})
+	if got := len(l.keywords); got != 1 {
+		t.Errorf("a Mux that announces nothing is asked about the list: %d hooks", got)
+	}
+}
