@@ -163,6 +163,8 @@ var endRows = []endRow{
 		say: toRcpt + "> DATA|< 354|> hi\r\n.|< 250|< 421|END", want: "server: command timeout, DATA 421 closed, 4 commands, 1 messages, 1 recipients", err: os.ErrDeadlineExceeded},
 	{why: "no content in the time of the server's", server: ofServer(servertest.Strict, servertest.GiveUp()),
 		say: toRcpt + `> DATA|< 354|. "hi\r\n"|END`, want: "server: data timeout, DATA 354, 4 commands, 0 messages, 1 recipients", err: os.ErrDeadlineExceeded},
+	{why: "the client is late, and the server has gone on", server: ofScript("S: 220 x|SILENCE 10s|C: NOOP|S: 250 x"),
+		say: "< 220|WAIT 11s|> NOOP|< 250|END", want: "server: server closed, NOOP 250, 1 commands, 0 messages, 0 recipients"},
 	{why: "content that is too slow for Proxy.MinDataRate", proxy: smtpproxy.Proxy{MinDataRate: 1000},
 		server: ofGoSMTP(servertest.ReadTimeout(time.Hour)),
 		say:    toRcpt + `> DATA|< 354|. "hi\r\n"|< 421 4.4.2|END`, want: "library: data timeout, DATA 421 closed, 4 commands, 0 messages, 1 recipients"},
@@ -206,6 +208,9 @@ var endRows = []endRow{
 		say: "< 554|> QUIT|< 221|END", want: "client: quit, QUIT 221 closed, 1 commands, 0 messages, 0 recipients"},
 	{why: "the server closes without a word", server: ofScript("S: 220 x|C: NOOP"),
 		say: "< 220|> NOOP|END", want: "server: server closed, NOOP 220, 0 commands, 0 messages, 0 recipients"},
+
+	{why: "the server closes where a reply was held for others", server: ofScript("S: 220 x|C: RSET|S: 250 x"),
+		say: `< 220|. "RSET\r\nNOOP\r\n"|< 250|END`, want: "server: server closed, RSET 250, 1 commands, 0 messages, 0 recipients"},
 
 	{why: "two messages, one of them in chunks",
 		say:  toRcpt + "> RCPT TO:<c@c>|< 250|. \"BDAT 2\\r\\nhi\"|< 250|. \"BDAT 2 LAST\\r\\nho\"|< 250|> MAIL FROM:<a@a>|< 250|> RCPT TO:<b@b>|< 250|> DATA|< 354|> .|< 250|> QUIT|< 221|END",

@@ -52,6 +52,47 @@ func TestHookForIsAskedOnceBeforeAnyMethodOfTheHook(t *testing.T) {
 	}
 }
 
+func TestHookForIsAskedOnceHoweverOftenTheServerTries(t *testing.T) {
+	for why, fails := range map[string]func() smtpproxy.Hook{
+		"it chooses":          func() smtpproxy.Hook { return newLifeHook() },
+		"it panics":           func() smtpproxy.Hook { panic("no") },
+		"it ends a goroutine": func() smtpproxy.Hook { runtime.Goexit(); return nil },
+	} {
+		var asked atomic.Int32
+		p := &smtpproxy.Proxy{TLSConfig: serverTLS(), ImplicitTLS: true, HookFor: func(connection) smtpproxy.Hook {
+			asked.Add(1)
+			return fails()
+		}}
+		c, client, _ := acceptedOver(t, overTCP(t), p)
+		io.WriteString(client, "EHLO in plaintext\r\n")
+		for range 3 {
+			tried := make(chan struct{})
+			go func() { // which may be ended
+				defer close(tried)
+				if _, err := c.Read(make([]byte, 100)); err == nil {
+					t.Errorf("%s: Read succeeds", why)
+				}
+			}()
+			<-tried
+			io.WriteString(c, "220 x\r\n")
+		}
+		s := p.NewSession(connection{})
+		for range 2 {
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				s.Connect(t.Context())
+				s.Command(t.Context(), "NOOP")
+			}()
+			<-done
+		}
+		s.Close()
+		if n := asked.Load(); n != 2 {
+			t.Errorf("%s: it was asked %d times about two connections", why, n)
+		}
+	}
+}
+
 // goroutine returns the number of the goroutine that calls it.
 func goroutine() string {
 	buf := make([]byte, 64)

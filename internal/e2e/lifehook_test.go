@@ -164,6 +164,7 @@ func (k *caller) send(octets string) {
 //	END       the server closes, and sends nothing before
 //	FIN       the client closes
 //	RST       the client resets the connection, if it can
+//	WAIT 11s  does nothing for so long, in a bubble
 //	CALL      what the test does
 func (k *caller) play(steps string, call func()) {
 	k.t.Helper()
@@ -200,6 +201,10 @@ func (k *caller) play(steps string, call func()) {
 				c.Close()
 			case *cableEnd:
 				c.reset()
+			}
+		case "WAIT":
+			if err := waitFor(text, true); err != nil {
+				k.t.Fatal(err)
 			}
 		case "CALL":
 			call()

@@ -80,6 +80,25 @@ func TestASessionOfOnesOwnTellsWithCloseIfItWasUsed(t *testing.T) {
 	}
 }
 
+func TestASessionThatHasEndedLetsNoClientIn(t *testing.T) {
+	for why, p := range map[string]*smtpproxy.Proxy{"without a hook": {}, "with one": {Hook: newLifeHook()}} {
+		s := p.NewSession(connection{})
+		s.Close()
+		if r, ok := s.Connect(t.Context()).(reply); !ok || r.Code != 421 || !r.Disconnect {
+			t.Errorf("%s: got %v", why, r)
+		}
+	}
+	// It may also end while the hook decides.
+	var s *smtpproxy.Session
+	h := connecting(func(*hookContext, connection) (decision, error) { s.Close(); return nil, nil })
+	s = (&smtpproxy.Proxy{Hook: h}).NewSession(connection{})
+	if r, ok := s.Connect(t.Context()).(reply); !ok || r.Code != 421 {
+		t.Errorf("while it decides: got %v", r)
+	}
+	inTime(t, "Disconnect", h.ended)
+	h.wantCalls(t, "connect disconnect")
+}
+
 // puppetDoors are the ways to a server through the library, a hook being told of the end.
 var puppetDoors = map[string]func(t *testing.T, p *smtpproxy.Proxy) (say func(line string) (code int), leave func()){
 	"listener": func(t *testing.T, p *smtpproxy.Proxy) (func(string) int, func()) {
