@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime/debug"
-	"sync/atomic"
 
 	"github.com/seed3262c777/smtpproxy/internal/ascii"
 	"github.com/seed3262c777/smtpproxy/internal/dialogue"
@@ -221,15 +220,13 @@ func (s *Session) guard(ctx context.Context, f func() (Decision, error)) outcome
 	return guard(f)
 }
 
-// inTime is guard, but gives up when ctx is done. A call that is given up before it has
-// begun doesn't begin: what comes behind it, as the end of the connection, comes behind it.
+// inTime is guard, but gives up when ctx is done. A call that is given up has begun: the
+// hook was shown what Proxy.OnFailure may pass, and what comes behind, as the end of the
+// connection, comes behind it.
 func inTime(ctx context.Context, f func() (Decision, error)) outcome {
-	outcomes := make(chan outcome, 1)
-	var decided atomic.Bool // whether it begins
+	begun, outcomes := make(chan struct{}), make(chan outcome, 1)
 	go func() {
-		if decided.Swap(true) {
-			return
-		}
+		close(begun)
 		o := outcome{failure: &Failure{Err: ErrHookExit}}
 		defer func() { outcomes <- o }()
 		o = guard(f)
@@ -240,7 +237,7 @@ func inTime(ctx context.Context, f func() (Decision, error)) outcome {
 			return o
 		}
 	case <-ctx.Done():
-		decided.Store(true)
+		<-begun
 	}
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		return outcome{failure: &Failure{Err: ErrHookTimeout}}
