@@ -41,7 +41,7 @@ func (c *chain) Command(ctx *Context, cmd Command, conn Connection, txn Transact
 }
 
 // Named gives a hook a name, which a [Failure] tells, and the log. Where names
-// are nested the innermost counts. Where a hook of one's own calls h, an error of h's has
+// are nested the innermost counts. The hooks of a named Mux all have its name. Where a hook of one's own calls h, an error of h's has
 // this name, but a panic or a passed deadline only the name around both.
 func Named(name string, h Hook) Hook { return &named{name: name, hook: h} }
 

@@ -75,8 +75,8 @@ func (c Command) Args() string {
 //     it could be a response that was sent without a mechanism;
 //   - the same where another word stands before, which is no SMTP command: as in
 //     IMAP's "a1 LOGIN alice secret";
-//   - a line with an unknown verb after an AUTH that failed, which may be a
-//     password sent in vain.
+//   - a line with an unknown verb, which is neither SMTP's nor a Mux's, after an AUTH
+//     that failed, until another command comes: it may be a password sent in vain.
 func (c Command) String() string {
 	return secret.Printable(c.masked())
 }

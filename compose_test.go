@@ -3,10 +3,12 @@ package smtpproxy_test
 import (
 	"context"
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/seed3262c777/smtpproxy"
+	"github.com/seed3262c777/smtpproxy/proxytest"
 )
 
 // This file is about what hooks of hooks cost, and about a Context for another hook.
@@ -140,4 +142,50 @@ func TestAContextIsNotMadeFromNil(t *testing.T) {
 	}()
 	var none context.Context
 	smtpproxy.NewContext(t.Context()).WithContext(none)
+}
+
+// A word that nobody knows may be a password behind a failed AUTH. What a Mux has a hook for
+// is known.
+func TestAVerbOfAMuxIsNoPasswordBehindAFailedAUTH(t *testing.T) {
+	var shown []string
+	print := smtpproxy.HookFunc(func(_ *smtpproxy.Context, cmd smtpproxy.Command, _ smtpproxy.Connection, _ smtpproxy.Transaction) (smtpproxy.Decision, error) {
+		shown = append(shown, cmd.String())
+		return nil, nil
+	})
+	m := new(smtpproxy.Mux)
+	m.Handle("XPING", print)
+	s := proxytest.NewSession(&smtpproxy.Proxy{Hook: smtpproxy.Chain(print, m)})
+	s.Answer("AUTH", 535)
+	s.Send("EHLO a.example")
+	s.Send("AUTH PLAIN AGEAYg==")
+	s.Send("XPING 1")
+	s.Send("hunter2")
+	if want := []string{"EHLO a.example", "AUTH PLAIN ****", "XPING 1", "XPING 1", "****"}; !slices.Equal(shown, want) {
+		t.Errorf("shown: %q, want %q", shown, want)
+	}
+}
+
+// A server of one's own that closes by itself says so before (RFC 5321 section 3.8).
+func TestASessionThatIsClosedWithoutAWordHasLostItsClient(t *testing.T) {
+	for _, tt := range []struct {
+		why  string
+		does func(s *smtpproxy.Session)
+		by   smtpproxy.Side
+		want smtpproxy.Reason
+	}{
+		{"nothing is said", func(*smtpproxy.Session) {}, smtpproxy.SideClient, smtpproxy.ReasonClientGone},
+		{"421 is said", func(s *smtpproxy.Session) { s.Replied(421, "Shutting down") }, smtpproxy.SideServer, smtpproxy.ReasonRefused},
+	} {
+		ends := make(chan smtpproxy.End, 1)
+		s := (&smtpproxy.Proxy{Hook: smtpproxy.Funcs{
+			OnDisconnect: func(_ *smtpproxy.Context, _ smtpproxy.Connection, end smtpproxy.End) { ends <- end },
+		}}).NewSession(smtpproxy.Connection{})
+		s.Connect(t.Context())
+		s.Replied(220)
+		tt.does(s)
+		s.Close()
+		if end := <-ends; end.By != tt.by || end.Reason != tt.want {
+			t.Errorf("%s: ended by the %v, %v", tt.why, end.By, end.Reason)
+		}
+	}
 }

@@ -2,6 +2,7 @@ package smtpproxy
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"time"
 
@@ -135,7 +136,7 @@ func (s *Session) beginCall(q *call, clock *timed.Conn) {
 	}
 	turn := s.m.Begin(verb)
 	s.m.SentAhead(q.behind == lineBehind)
-	q.cmd.SASL, q.cmd.secret = turn.At.IsSASL(), turn.Secret
+	q.cmd.SASL, q.cmd.secret = turn.At.IsSASL(), turn.Secret && !slices.Contains(s.links().verbs, name)
 	if q.cmd.SASL {
 		name, verb = "", dialogue.NoVerb
 	}
@@ -150,7 +151,7 @@ func (s *Session) beginCall(q *call, clock *timed.Conn) {
 	}
 	q.route.only = !listed
 	q.asksHook = len(q.links.steps) > 0 && (turn.Asked || listed)
-	if turn.Secret {
+	if q.cmd.secret {
 		name = ""
 	}
 	s.watched().command(name)

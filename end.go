@@ -7,14 +7,16 @@ type End struct {
 	By     Side   // who has ended it
 	Reason Reason // why
 
-	// Verb is the verb of the last command, empty if there was none; Reply is the
+	// Verb is the verb of the last command whose line isn't masked, empty if there was
+	// none; it holds no credential. Reply is the
 	// last reply that the client got, its enhanced status code in Lines, and with
 	// Disconnect if the connection was closed behind it.
 	Verb  string
 	Reply Reply
 
-	// Err is the error with which the client's connection has failed, or the
-	// [Failure] of the hook; nil if there was none.
+	// Err is the error with which the client's connection has failed, io.EOF if it has
+	// closed it, or the [Failure] of the hook; nil if there was none. A Session of one's
+	// own knows none of the connection.
 	Err error
 
 	// Duration is the time from the server's first Read or Write to the end.

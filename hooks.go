@@ -37,9 +37,15 @@ type KeywordHook interface {
 // that nobody waits for it; a panic is logged. ctx isn't done, unless Proxy.HookTimeout has
 // passed; with it, [State] has what the hook has kept for the connection.
 //
+// It is called for a client, too, that Connect has refused, be it another hook's: a hook that
+// counts connections should count back only what it has counted. Behind a last reply, the
+// server learns of the end when the client has closed its side, for which it has a second, or
+// it might lose that reply.
+//
 // A Session of one's own tells with Close, if Connect or Command was called before. It
 // doesn't see why the connection is closed: where nothing that was said tells,
-// that is ReasonServerClosed.
+// that is ReasonClientGone, since a server that closes by itself replies 421 first (RFC
+// 5321 section 3.8).
 type DisconnectHook interface {
 	Disconnect(ctx *Context, conn Connection, end End)
 }

@@ -106,7 +106,7 @@ func (kw *Keywords) Set(name, params string) {
 
 // Delete takes a keyword out of the list. What it stands for is then refused by the
 // library, whether it was there or not, or it would only be hidden:
-//   - CHUNKING: the command BDAT;
+//   - CHUNKING: the command BDAT, which ends the transaction, as each refused chunk does;
 //   - STARTTLS, AUTH: the command, and the parameter AUTH= of MAIL;
 //   - BINARYMIME: the parameter BODY= of MAIL, but with 8BITMIME and 7BIT;
 //   - 8BITMIME: the parameter BODY= of MAIL, but with BINARYMIME;

@@ -47,7 +47,8 @@ func (m *Mux) HandleFunc(verb string, f func(*Context, Command, Connection, Tran
 }
 
 // Extend is Handle for a verb of an extension, which the client is told of in the reply
-// to EHLO and LHLO: keyword is the line, such as "XPING" or "XCLIENT NAME ADDR". It takes the
+// to EHLO and LHLO: keyword is the line there, such as "XPING" or "XCLIENT NAME ADDR", often
+// just the verb. It takes the
 // place of what the server says of that keyword. Extend panics as Handle does, and if
 // keyword is none.
 func (m *Mux) Extend(keyword, verb string, h Hook) {

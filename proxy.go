@@ -120,9 +120,9 @@ type Proxy struct {
 
 	// HookTimeout limits a call of the hook. After it, the client gets a 421
 	// reply though the call still runs, on a goroutine of its own, until
-	// the hook returns; its Context is done. A call that hasn't begun then doesn't.
-	// Of a Chain, it limits the calls of all hooks for a line together. 0 or
-	// negative means no limit.
+	// the hook returns; its Context is done. Of a Chain, it
+	// limits the calls of all hooks for a line together. 0 or negative means
+	// no limit.
 	HookTimeout time.Duration
 
 	// OnFailure, if not nil, decides instead of the hook when Command or Connect failed.

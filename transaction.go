@@ -16,7 +16,7 @@ import (
 // It follows the server's replies, never the client's commands: a sender is
 // there from the server's 250 to MAIL on, a recipient from its 250 or 251 to
 // RCPT on, and all is cleared by the reply that ends the message, by RSET and
-// by EHLO, HELO or LHLO.
+// by EHLO, HELO or LHLO. Who counts over transactions keeps the count with State.
 type Transaction struct {
 	// ID is a random UUID. It is there before MAIL and is replaced when the
 	// transaction ends: by RSET, by EHLO and by the end of a message.

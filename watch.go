@@ -275,8 +275,13 @@ func (w *watch) conclude(m *dialogue.Machine) {
 		e.By, e.Reason = endOf(why, m.InMessage())
 	case !w.ended:
 		by := w.presumed
-		if by.Reason == ReasonServerClosed {
+		switch {
+		case by.Reason != ReasonServerClosed:
+		case m.IsRelay():
 			by.By = SideServer
+		default:
+			// A server of one's own that closes says 421 before (RFC 5321 section 3.8).
+			by.Reason = ReasonClientGone
 		}
 		e.By, e.Reason, e.Err = by.By, by.Reason, by.Err
 	}

@@ -97,9 +97,8 @@ func noteDecision(ctx context.Context, hook string, d any, _ error) {
 }
 
 // Connect lets the client connect: the hook decides about it, if it is a
-// [smtpproxy.ConnectHook]. It returns an [smtpproxy.Pass], and the server has greeted the
-// client then, or the [smtpproxy.Reply] that the client has got instead. A test that has
-// nothing to do with that can do without Connect.
+// [smtpproxy.ConnectHook]; without Connect, that isn't asked. It returns an [smtpproxy.Pass], and the server has greeted the
+// client then, or the [smtpproxy.Reply] that the client has got instead.
 func (s *Session) Connect() smtpproxy.Decision {
 	s.mustBe(!s.Closed(), "Connect on a closed connection")
 	s.replies, s.failed = nil, false
@@ -201,7 +200,8 @@ func (s *Session) StartTLS(t smtpproxy.TLS) {
 // Answer sets what the server replies to the next command with the given verb,
 // in any case, that it gets, instead of what a good server would. The line of a
 // SASL exchange and message content count for the command that they belong to,
-// so that after a passed DATA, Answer("DATA", 554) is the reply to the content.
+// so that after a passed DATA, Answer("DATA", 554) is the reply to the content. Before an
+// AUTH whose response comes in a line of its own, Answer("AUTH", 334, "") comes first.
 // Several answers to the same verb are used up in turn. Lines are the text of
 // the reply, the enhanced status code included; none means a standard text.
 //
