@@ -600,13 +600,11 @@ func TestATransportIDThatEndsItsGoroutineLeavesTheConnectionToBeClosed(t *testin
 // A hook that is given up may begin only then, and must see what it was asked
 // about.
 func TestAHookThatIsGivenUpSeesTheStateBeforeItsCommand(t *testing.T) {
-	seen := 0
 	for range 50 {
 		shown := make(chan transaction, 1)
 		p := smtpproxy.Proxy{
-			HookTimeout: time.Millisecond,
-			Hook: smtpproxy.HookFunc(func(ctx *hookContext, _ command, _ smtpproxy.Connection, txn transaction) (decision, error) {
-				<-ctx.Done()
+			HookTimeout: time.Nanosecond,
+			Hook: smtpproxy.HookFunc(func(_ *hookContext, _ command, _ smtpproxy.Connection, txn transaction) (decision, error) {
 				shown <- txn
 				return nil, nil
 			}),
@@ -615,16 +613,8 @@ func TestAHookThatIsGivenUpSeesTheStateBeforeItsCommand(t *testing.T) {
 		s := p.NewSession(smtpproxy.Connection{})
 		s.Command(context.Background(), "MAIL FROM:<alice@client.example>")
 		s.Replied(250)
-		select {
-		case txn := <-shown:
-			if seen++; txn.Active {
-				t.Fatalf("MAIL was shown with its own sender, %q", txn.Sender)
-			}
-		case <-time.After(50 * time.Millisecond):
-			// The machine was so busy that the call didn't begin before it was given up.
+		if txn := <-shown; txn.Active {
+			t.Fatalf("MAIL was shown with its own sender, %q", txn.Sender)
 		}
-	}
-	if seen == 0 {
-		t.Error("no call began")
 	}
 }
