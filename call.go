@@ -18,19 +18,20 @@ import (
 func (s *Session) ask(ctx context.Context, q *call, d *decision) {
 	if s.cfg.HookTimeout > 0 {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, s.cfg.HookTimeout)
+		ctx, cancel = context.WithTimeoutCause(ctx, s.cfg.HookTimeout, ErrHookTimeout)
 		defer cancel()
 	}
-	if s.more != nil && !s.enter() {
+	if s.more != nil && !s.enter(untilEnded) {
 		return
 	}
-	c := s.newContext(ctx)
+	c := s.newContext(ctx, d.conn)
 	defer s.endCall(c, q)
 	d.pass.Command = q.cmd.Line
 	for d.kind == toServer && !q.failed && q.goOn() {
 		c.unasked.Store(!q.route.asked(int(q.at)))
 		s.conclude(ctx, c, q, d, s.callHook(ctx, c, q))
 	}
+	s.endContext(c)
 	q.returned = true
 }
 
@@ -69,10 +70,9 @@ func (s *Session) endCall(c *Context, q *call) {
 		defer s.leave()
 	}
 	if q.returned {
-		s.endContext(c)
 		return
 	}
-	c.end()
+	c.end(calledOff)
 	s.exited(Failure{Err: ErrHookExit, Command: q.cmd, Hook: q.link().name})
 }
 
@@ -144,7 +144,7 @@ func failureOf(v any) *Failure {
 
 // failed makes d the decision about a command that the hook failed at.
 func (s *Session) failed(c *Context, q *call, d *decision, failure *Failure) {
-	*d = decision{} // the check may have left something
+	*d = decision{conn: d.conn} // the check may have left something
 	q.failed = true
 	failure.about(q)
 	s.logFailure(*failure)
@@ -248,18 +248,18 @@ func inTime(ctx context.Context, f func() (Decision, error)) outcome {
 // newContext returns a Context for one call. One that nobody can have made
 // anything of is used again, but never for another session: a hook that keeps it
 // in spite of its contract must not see what is another client's.
-func (s *Session) newContext(ctx context.Context) *Context {
+func (s *Session) newContext(ctx context.Context, client *conn) *Context {
 	c := s.spare
 	s.spare = nil
 	if c == nil {
 		c = &Context{state: &s.state}
 	}
-	c.begin(ctx)
+	c.begin(ctx, client)
 	return c
 }
 
 func (s *Session) endContext(c *Context) {
-	if c.end() && s.cfg.HookTimeout <= 0 {
+	if c.end(calledOff) && s.cfg.HookTimeout <= 0 {
 		s.spare = c
 	}
 }
@@ -286,14 +286,15 @@ func (s *Session) check(hooks Decision, q *call, d *decision) error {
 }
 
 func (s *Session) checkReply(r Reply, q *call, d *decision) error {
-	d.kind, d.reply = toClient, r.filled(q.verb)
+	d.kind, d.by, d.reply = toClient, ByHook, r.filled(q.verb)
 	if err := d.reply.validate(q.verb, s.isLMTP()); err != nil {
 		return err
 	}
 	if r.Next || d.reply.Code == 334 {
 		s.asksForNext(q, d.reply.Code == 334)
 	}
-	d.reply.Next = q.next
+	q.delay = max(q.delay, r.Delay)
+	d.reply.Next, d.reply.Delay = q.next, q.delay
 	return nil
 }
 
@@ -325,7 +326,8 @@ func (s *Session) checkPass(p Pass, q *call, d *decision) error {
 	if p.Next {
 		s.asksForNext(q, false)
 	}
-	d.pass = Pass{Command: p.Command, Next: q.next}
+	q.delay = max(q.delay, p.Delay)
+	d.pass = Pass{Command: p.Command, Next: q.next, Delay: q.delay}
 	q.cmd.Line = p.Command
 	return nil
 }
@@ -391,4 +393,5 @@ func (s *Session) logFailure(f Failure) {
 		level = slog.LevelInfo // the connection was closed meanwhile
 	}
 	s.log(level, "smtpproxy: hook failed", attrs...)
+	s.observeFailure(f)
 }

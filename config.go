@@ -70,6 +70,7 @@ func (p *Proxy) config() *config {
 	}
 	cfg := &config{Proxy: *p, links: links, limits: p.limits(), policy: p.policy(), invalid: invalid, log: p.Logger, level: slog.LevelDebug}
 	cfg.TLSKeywords = slices.Clone(p.TLSKeywords)
+	cfg.Observers = slices.Clone(p.Observers)
 	for _, v := range p.Commands {
 		cfg.verbs = append(cfg.verbs, ascii.ToUpper(v))
 	}

@@ -200,27 +200,29 @@ func (c *conn) Close() error {
 
 // begin finds out who is connected, shakes hands where TLS comes first, and asks the hook
 // about the client, on the goroutine that first uses the connection: all of that may take
-// its time. Its caller holds out.writing, so that a Read or a Write beside it waits for it.
-func (c *conn) begin() error {
+// its time. Its caller holds out.writing, so that a Read or a Write beside it waits for it, and
+// in.reading too if reads says so.
+func (c *conn) begin(reads bool) error {
 	if c.client.Begun() {
 		return nil
 	}
 	began := time.Now()
 	c.s.learn()
+	c.s.note(began)
+	c.s.connected()
 	if err := c.beginTLS(began); err != nil {
 		return err
 	}
-	var r Reply
-	refused := false
+	var v verdict
 	if len(c.s.connectHooks()) > 0 {
-		r, refused = c.s.connect(c.s.ctx)
+		v = c.connect(reads)
 	}
 	c.client.Begin()
 	if c.asksUser() {
 		c.client.RenewWrite()
 	}
-	if refused {
-		c.send(r.appendTo(nil), false)
+	if v.refused {
+		c.sayOwn(answer{reply: v.reply, by: v.by}, reads)
 	}
 	return nil
 }
@@ -228,7 +230,25 @@ func (c *conn) begin() error {
 // asksUser tells whether code of the user's is called where a connection begins: its time
 // is neither the client's nor the server's.
 func (c *conn) asksUser() bool {
-	return c.l.cfg.HookFor != nil || len(c.l.cfg.links.connect) > 0
+	return c.l.cfg.HookFor != nil || len(c.l.cfg.links.connect) > 0 || len(c.l.cfg.Observers) > 0
+}
+
+// connect asks the hook about the client, and holds the greeting back as it wants. Its caller
+// holds out.writing, and in.reading too if reads says so.
+func (c *conn) connect(reads bool) verdict {
+	if !reads && c.in.reading.TryLock() { // else another goroutine's Read begins
+		defer c.in.reading.Unlock()
+		reads = true
+	}
+	var client *conn
+	if reads {
+		client = c
+	}
+	v := c.s.connect(c.s.ctx, client)
+	if v.delay > 0 {
+		c.holdBackHere(v.delay, reads)
+	}
+	return v
 }
 
 // beginTLS shakes hands where TLS comes first. Whatever comes of that, the connection has
@@ -239,7 +259,8 @@ func (c *conn) beginTLS(began time.Time) (err error) {
 		if c.asksUser() {
 			c.client.Pause()
 		}
-		w := c.s.begin(began)
+		c.s.choose()
+		w := c.s.note(began)
 		if w == nil {
 			return
 		}
@@ -251,7 +272,9 @@ func (c *conn) beginTLS(began time.Time) (err error) {
 		}
 	}()
 	if tc, ok := c.client.NetConn().(*tls.Conn); ok {
-		return c.handshake(tc)
+		err = c.handshake(tc)
+		c.s.observeTLS(err)
+		return err
 	}
 	return nil
 }
@@ -263,7 +286,7 @@ func (c *conn) beginReading() error {
 	}
 	c.out.writing.Lock()
 	defer c.out.writing.Unlock()
-	return c.begin()
+	return c.begin(true)
 }
 
 // readFailed notes that a Read has failed.
@@ -293,7 +316,7 @@ func (c *conn) hangUp(why dialogue.Reason) {
 	r := c.s.m.HangUp(why)
 	c.s.moved(false)
 	c.s.mu.Unlock()
-	c.respond(replyOf(r), 1, false)
+	c.respond(refusalOf(r))
 }
 
 // fail ends the connection where it isn't known how far it has come.
@@ -306,7 +329,7 @@ func (c *conn) fail() {
 	tells := !c.client.IsDetached() && (!isTLS || c.s.m.InTLS()) // never amid a handshake
 	c.s.mu.Unlock()
 	if tells {
-		c.respond(failureReply, 1, false)
+		c.respond(answer{reply: failureReply, by: ByFailure, copies: 1})
 	}
 	c.client.Close()
 }

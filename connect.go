@@ -11,31 +11,44 @@ import (
 // This file is how a connection begins: which hook it has, and what that makes of the
 // client.
 
-// begin notes that the connection has begun, at that time: the server has read from it or
-// written to it. It chooses the hook, and returns what is noted for the end; nil if nobody is
-// told of that. Its caller holds no lock.
-func (s *Session) begin(at time.Time) *watch {
+// begin notes that the connection has begun: the server has read from it or written to
+// it. It chooses the hook. Its caller holds no lock.
+func (s *Session) begin() {
 	s.begun = true
 	s.mu.Lock()
 	closed := s.isOver && !s.m.IsRelay()
 	s.mu.Unlock()
 	if closed {
-		return nil // it had ended before
+		return // it had ended before
 	}
+	began := time.Now()
+	s.note(began)
+	s.connected()
 	s.choose()
+	s.note(began)
+}
+
+// note notes what somebody is to be told of a connection that has begun, as far as it is
+// known who that is. It returns what is noted for the End.
+func (s *Session) note(began time.Time) *watch {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.links().disconnect) == 0 {
-		return nil
-	}
-	x := s.extras()
-	if x.watch == nil {
-		x.watch = &watch{began: at}
-		if s.isOver {
-			s.over() // it was closed meanwhile
+	s.begun = true
+	l, observed := s.links(), len(s.cfg.Observers) > 0
+	if observed || len(l.replies) > 0 {
+		if x := s.extras(); x.talk == nil {
+			x.talk = new(talk)
 		}
 	}
-	return x.watch
+	if observed || len(l.disconnect) > 0 {
+		if x := s.extras(); x.watch == nil {
+			x.watch = &watch{began: began}
+			if s.isOver {
+				s.over() // it was closed meanwhile
+			}
+		}
+	}
+	return s.watched()
 }
 
 // choose asks Proxy.HookFor, once, for the connection's hook.
@@ -105,17 +118,19 @@ func (f failing) Connect(*Context, Connection) (Decision, error) { return nil, f
 // A server with a state machine of its own calls it once, before Command. Behind a listener
 // the library does.
 func (s *Session) Connect(ctx context.Context) Decision {
-	s.begin(time.Now())
-	r, refused := s.connect(ctx)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	switch {
-	case refused:
-		return r
-	case s.m.State().HasEnded():
-		return failureReply.filled(dialogue.NoVerb)
+	s.begin()
+	v := s.connect(ctx, nil)
+	if !v.refused {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		if s.m.State().HasEnded() {
+			return failureReply.filled(dialogue.NoVerb)
+		}
+		return Pass{Delay: v.delay}
 	}
-	return Pass{}
+	d := decision{kind: toClient, by: v.by, reply: v.reply}
+	s.showAnswer(&d)
+	return d.reply
 }
 
 // connectHooks returns the hooks that decide about the client.
@@ -125,92 +140,107 @@ func (s *Session) connectHooks() []optional[ConnectHook] {
 	return s.links().connect
 }
 
-// connect asks the hooks about the client. If one refuses it, the session ends with the
-// reply.
-func (s *Session) connect(ctx context.Context) (r Reply, refused bool) {
+// verdict is what the hooks decide about a client.
+type verdict struct {
+	delay   time.Duration // how long the greeting is held back, whoever gives it
+	refused bool
+	reply   Reply // in its place, filled in
+	by      Source
+}
+
+// connect asks the hooks about the client, whose connection is looked after if it isn't nil.
+// If one refuses it, the session ends.
+func (s *Session) connect(ctx context.Context, client *conn) (v verdict) {
 	hooks := s.connectHooks()
-	if len(hooks) == 0 || !s.enter() {
-		return Reply{}, false
+	if len(hooks) == 0 || !s.enter(untilEnded) {
+		return verdict{}
 	}
 	defer s.leave()
 	s.awaitPTR()
 	if t := s.cfg.HookTimeout; t > 0 {
 		var cancel context.CancelFunc
-		ctx, cancel = context.WithTimeout(ctx, t)
+		ctx, cancel = context.WithTimeoutCause(ctx, t, ErrHookTimeout)
 		defer cancel()
 	}
-	c := s.newContext(ctx)
+	c := s.newContext(ctx, client)
 	returned, name := false, ""
 	defer func() {
 		if returned {
 			s.endContext(c)
 			return
 		}
-		c.end()
+		c.end(calledOff)
 		s.exited(Failure{Err: ErrHookExit, Hook: name})
 	}()
 	conn := s.Connection()
 	for _, h := range hooks {
 		name = h.name
-		r, refused = s.askToConnect(ctx, c, h, conn)
-		if refused {
+		delay := v.delay
+		v = s.askToConnect(ctx, c, h, conn)
+		if v.delay = max(v.delay, delay); v.refused {
 			break
 		}
 	}
 	returned = true
-	if refused {
+	if v.refused {
+		v.reply.Delay = v.delay
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.m.HangUp(dialogue.NoReason)
 		s.moved(false)
-		s.watched().refused(r)
+		s.watched().refused(v.reply)
 	}
-	return r, refused
+	return v
 }
 
 // askToConnect asks one hook about the client.
-func (s *Session) askToConnect(ctx context.Context, c *Context, h optional[ConnectHook], conn Connection) (r Reply, refused bool) {
+func (s *Session) askToConnect(ctx context.Context, c *Context, h optional[ConnectHook], conn Connection) verdict {
 	o := s.guard(ctx, func() (Decision, error) { return h.hook.Connect(c, conn) })
 	if o.failure == nil {
-		var err error
-		if r, refused, err = checkConnect(o.decision); err == nil {
-			return r, refused
+		v, err := verdictOf(o.decision)
+		if err == nil {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			if t := s.talked(); t != nil && v.refused {
+				t.x.Hook = h.name
+			}
+			return v
 		}
 		o.failure = &Failure{Err: err}
 	}
 	o.failure.Hook = h.name
 	s.logFailure(*o.failure)
 	if instead := s.onFailure(c, o.failure); instead != nil {
-		r, refused, err := checkConnect(instead)
+		v, err := verdictOf(instead)
 		if err == nil {
-			return r, refused
+			return v
 		}
 		s.logFailure(Failure{Err: err, Hook: h.name})
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.watched().hookFailed(o.failure)
-	return failureReply.filled(dialogue.NoVerb), true
+	return verdict{refused: true, reply: failureReply.filled(dialogue.NoVerb), by: ByFailure}
 }
 
-// checkConnect returns what a decision about the client comes to, if it is valid.
-func checkConnect(d Decision) (r Reply, refused bool, err error) {
+// verdictOf returns what a decision about the client comes to, if it is valid.
+func verdictOf(d Decision) (verdict, error) {
 	pass, reply := partsOf(d)
 	switch {
 	case reply != nil:
-		r = reply.filled(dialogue.NoVerb)
+		r := reply.filled(dialogue.NoVerb)
 		switch {
 		case r.Code < 400:
-			return r, false, fmt.Errorf("%w: %d in the place of a greeting", ErrInvalidDecision, r.Code)
+			return verdict{}, fmt.Errorf("%w: %d in the place of a greeting", ErrInvalidDecision, r.Code)
 		case r.Next:
-			return r, false, fmt.Errorf("%w: Next in the place of a greeting", ErrInvalidDecision)
+			return verdict{}, fmt.Errorf("%w: Next in the place of a greeting", ErrInvalidDecision)
 		}
 		r.Disconnect = true
-		return r, true, r.validate(dialogue.NoVerb, false)
+		return verdict{r.Delay, true, r, ByHook}, r.validate(dialogue.NoVerb, false)
 	case pass == nil:
-		return r, false, fmt.Errorf("%w: %T", ErrInvalidDecision, d)
-	case *pass != Pass{}:
-		return r, false, fmt.Errorf("%w: a Pass with a command, or Next, before there is one", ErrInvalidDecision)
+		return verdict{}, fmt.Errorf("%w: %T", ErrInvalidDecision, d)
+	case pass.Command != "" || pass.Next:
+		return verdict{}, fmt.Errorf("%w: a Pass with a command, or Next, before there is one", ErrInvalidDecision)
 	}
-	return r, false, nil
+	return verdict{delay: pass.Delay}, nil
 }

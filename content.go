@@ -91,13 +91,14 @@ func (c *conn) handContent(p, held []byte, n int, stop wire.Stop) int {
 	case h.Withhold:
 		return 0
 	case h.Ambiguous:
-		c.respond(replyOf(dialogue.AmbiguousEnd.Refusal()), 1, false)
+		c.respond(refusalOf(dialogue.AmbiguousEnd.Refusal()))
 		return 0
 	}
 	copy(p, held[:n])
 	c.in.ahead.Skip(n)
+	c.s.handed(n)
 	if h.Tell {
-		c.sendKept()
+		c.sendKept(true)
 	}
 	return n
 }
@@ -133,6 +134,7 @@ func (c *conn) relayChunk(p []byte) (n int, err error) {
 		c.flush()
 		n, c.in.err = (*contentFromClient)(c).Read(p)
 	}
+	c.s.handed(n)
 	refused := !binary && c.in.content.isBare(c.s.cfg, p[:n], n, last && left == int64(n))
 	if refused {
 		c.refuseContent(dialogue.BareNewline)
@@ -201,10 +203,10 @@ func (c *conn) dropChunk() error {
 	if done {
 		a := c.in.late
 		c.in.late = nil
-		if a.renews {
+		if a.by != ByLibrary {
 			c.client.RenewRead()
 		}
-		c.respond(a.reply, a.copies, false)
+		c.respond(*a)
 	}
 	return nil
 }
@@ -285,7 +287,7 @@ func (c *conn) dropRest() error {
 		r, copies := c.s.m.DroppedRest()
 		c.s.moved(false)
 		c.s.mu.Unlock()
-		c.respond(replyOf(r), copies, false)
+		c.respond(answer{reply: replyOf(r), by: ByLibrary, copies: copies, message: true})
 		return c.finish()
 	case len(held) == 0 && c.in.err != nil:
 		return c.contentError()

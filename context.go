@@ -2,20 +2,28 @@ package smtpproxy
 
 import (
 	"context"
+	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
 )
 
-// Context is what a hook may use and change: a context.Context for one command
+// Context is what a hook may use and change: a context.Context for one call
 // and, through [State], the connection's user state.
 //
 // As a context.Context it is made from the ctx given to Session.Command; behind
-// a listener, from one that is done when the connection is closed. So it is done
-// when the call is over, when Proxy.HookTimeout has passed, and when the server
-// or the library closes the connection meanwhile. A client
-// that goes away during the call is noticed only after it, since nobody reads
-// from the connection in between.
+// a listener, from one that is done when the connection is closed. It is done when
+// the call is over, and before that, with context.Cause telling which,
+//   - when the client leaves ([ErrClientGone]): its connection fails, or it has sent its
+//     last octet and no whole line is left behind the one that the hook has;
+//   - when the server or the library closes the connection ([ErrClosed]);
+//   - when Proxy.HookTimeout has passed ([ErrHookTimeout]).
+//
+// The reply to the line is sent all the same, if there is anybody left to get it. Whether
+// the client leaves is looked after from when the hook first asks for Done or Err, or derives
+// a context, on a goroutine that ends with the call; what the client sends meanwhile is
+// kept, up to Proxy.MaxReadAhead. A hook that doesn't ask costs nothing. A client's
+// connection that takes no deadlines is not looked after.
 //
 // A Context is valid during the call. All its methods may be called from
 // several goroutines.
@@ -24,16 +32,37 @@ type Context struct {
 
 	mu      sync.Mutex
 	parent  context.Context
-	std     *standard // made when a hook first waits for anything
-	over    bool
+	std     *standard   // made when a hook first waits for anything
+	client  *conn       // whose line the call is about; nil without a listener
 	unasked atomic.Bool // the hook that is called hasn't asked for the line
 }
 
 // standard is the standard library's context that a Context stands for.
 type standard struct {
 	context.Context
-	cancel context.CancelFunc
+	cancel  context.CancelCauseFunc
+	lookout *lookout // for the client; may be nil
 }
+
+// What a Context stands for that has ended before anybody asked.
+var (
+	calledOff = endedBy(context.Canceled)
+	closedOff = endedBy(ErrClosed)
+)
+
+func endedBy(cause error) *standard {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	cancel(cause)
+	return &standard{Context: ctx, cancel: cancel}
+}
+
+var (
+	// ErrClientGone is the cause of a Context that is done since the client has left.
+	ErrClientGone = errors.New("smtpproxy: client gone")
+
+	// ErrClosed is the cause of a Context that is done since the connection is closed.
+	ErrClosed = errors.New("smtpproxy: connection closed")
+)
 
 // NewContext returns a Context with a user state of its own, for calling a
 // hook in a test. It is done when parent is.
@@ -49,7 +78,7 @@ func (c *Context) WithContext(ctx context.Context) *Context {
 		panic("smtpproxy: nil context")
 	}
 	// Nobody ends it, so nothing is made for it that ctx would have to keep.
-	with := &Context{parent: ctx, state: c.state, std: &standard{ctx, func() {}}}
+	with := &Context{parent: ctx, state: c.state, std: &standard{Context: ctx, cancel: func(error) {}}}
 	with.unasked.Store(c.unasked.Load())
 	return with
 }
@@ -58,7 +87,15 @@ func (c *Context) WithContext(ctx context.Context) *Context {
 func (c *Context) Deadline() (time.Time, bool) { return c.base().Deadline() }
 
 // Value implements context.Context.
-func (c *Context) Value(key any) any { return c.base().Value(key) }
+func (c *Context) Value(key any) any {
+	c.mu.Lock()
+	std, parent := c.std, c.parent
+	c.mu.Unlock()
+	if std == nil {
+		return parent.Value(key)
+	}
+	return std.Value(key) // the cause, among others
+}
 
 // Done implements context.Context.
 func (c *Context) Done() <-chan struct{} { return c.standard().Done() }
@@ -84,33 +121,39 @@ func (c *Context) standard() context.Context {
 	defer c.mu.Unlock()
 	if c.std == nil {
 		c.std = new(standard)
-		c.std.Context, c.std.cancel = context.WithCancel(c.parent)
-		if c.over {
-			c.std.cancel()
+		c.std.Context, c.std.cancel = context.WithCancelCause(c.parent)
+		if c.client != nil {
+			c.std.lookout = c.client.lookOut(c.std.cancel)
 		}
 	}
 	return c.std.Context
 }
 
-// begin makes the Context one for a call with the given parent. What a hook has
-// made from it since the call before, which it must not, is done, and not of
-// this one.
-func (c *Context) begin(parent context.Context) {
+// begin makes the Context one for a call with the given parent, about a line of the
+// client's. What a hook has made from it since the call before, which it must not, is
+// done, and not of this one.
+func (c *Context) begin(parent context.Context, client *conn) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.parent, c.over, c.std = parent, false, nil
+	c.parent, c.std, c.client = parent, nil, client
 }
 
-// end makes the Context done. It reports whether nobody can still hold
-// anything made from it, so that it may serve the next command.
-func (c *Context) end() (unused bool) {
+// end makes the Context done, if it isn't, and nobody looks out for the client any more.
+// It reports whether nobody can still hold anything made from it, so that it may serve
+// the next command.
+func (c *Context) end(ended *standard) (unused bool) {
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.over = true
-	if c.std != nil {
-		c.std.cancel()
+	std := c.std
+	if std == nil {
+		c.std = ended
 	}
-	return c.std == nil
+	c.mu.Unlock()
+	if std == nil {
+		return true
+	}
+	std.cancel(context.Cause(ended))
+	std.lookout.end()
+	return false
 }
 
 // userState holds one value of each type, for as long as the client's

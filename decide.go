@@ -9,7 +9,6 @@ import (
 	"github.com/seed3262c777/smtpproxy/internal/address"
 	"github.com/seed3262c777/smtpproxy/internal/ascii"
 	"github.com/seed3262c777/smtpproxy/internal/dialogue"
-	"github.com/seed3262c777/smtpproxy/internal/timed"
 )
 
 // This file takes a line of the client's to its decision: the hook's, held to the
@@ -23,14 +22,15 @@ import (
 // the stack that its deepest call needed.
 type decision struct {
 	// What the connection knows, where there is one:
-	clock  *timed.Conn // the client's time, which stands still while the hook has the line
-	behind behind      // what the client has sent behind the line
+	conn   *conn  // the client's
+	behind behind // what the client has sent behind the line
 
 	kind     kind
-	library  bool // the library has refused the line, not the hook
-	nonsense bool // the library has refused it since no server would know what to do with it
-	begins   bool // the content of a message comes next, and none of it has come before
-	hold     bool // reply may wait for other replies, to leave together with them
+	by       Source // of reply
+	message  bool   // reply is one to a message
+	nonsense bool   // the library has refused it since no server would know what to do with it
+	begins   bool   // the content of a message comes next, and none of it has come before
+	hold     bool   // reply may wait for other replies, to leave together with them
 
 	why     dialogue.Reason // the library ends the connection
 	copies  uint32          // how often reply is sent
@@ -60,11 +60,14 @@ func (d *decision) answer(r *Reply) { *d = decision{kind: toClient, reply: r.fil
 func (d *decision) refuse(r *dialogue.Refusal) {
 	reply := replyOf(*r)
 	d.answer(&reply)
-	d.library = true
+	d.by = ByLibrary
 }
 
 // fail makes it the reply after a failed hook.
-func (d *decision) fail() { d.answer(&failureReply) }
+func (d *decision) fail() {
+	d.answer(&failureReply)
+	d.by = ByFailure
+}
 
 // behind is what the client has sent behind a line already.
 type behind uint8
@@ -83,6 +86,8 @@ type call struct {
 	at     int32 // the hook that is called
 	failed bool  // a hook has
 	next   bool  // a hook has asked for the next line
+	delay  time.Duration
+	hooked time.Duration // what the hooks took
 
 	verb     dialogue.Verb // of what the client has sent
 	behind   behind
@@ -99,9 +104,9 @@ type call struct {
 func (s *Session) decide(ctx context.Context, line string, d *decision) {
 	q := call{cmd: Command{Line: line, Received: line, Pipelined: d.behind > nothingBehind}, behind: d.behind}
 	if !s.begun {
-		s.begin(time.Now())
+		s.begin()
 	}
-	s.beginCall(&q, d.clock)
+	s.beginCall(&q, d.conn)
 	switch {
 	case q.notYet == dialogue.OutOfTurn:
 		d.fail()
@@ -116,23 +121,31 @@ func (s *Session) decide(ctx context.Context, line string, d *decision) {
 		if q.unknown {
 			s.awaitPTR()
 		}
+		began := time.Now()
 		s.ask(ctx, &q, d)
+		if d.conn != nil {
+			s.waitFor(&q, d.conn)
+		}
+		q.hooked = time.Since(began)
 	default:
 		d.pass.Command = line
 	}
 	s.settle(&q, d)
+	if d.conn == nil && d.kind == toClient {
+		s.showAnswer(d)
+	}
 	if d.why != dialogue.NoReason {
 		s.report()
 	}
 }
 
-// beginCall completes q, a call for q.cmd, and stops the clock, if there is one.
-func (s *Session) beginCall(q *call, clock *timed.Conn) {
+// beginCall completes q, a call for q.cmd, and stops the client's clock, if there is one.
+func (s *Session) beginCall(q *call, client *conn) {
 	name, verb := dialogue.VerbOf(q.cmd.Received)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if clock != nil {
-		clock.PauseLocked()
+	if client != nil {
+		client.client.PauseLocked()
 	}
 	turn := s.m.Begin(verb)
 	s.m.SentAhead(q.behind == lineBehind)
@@ -155,6 +168,7 @@ func (s *Session) beginCall(q *call, clock *timed.Conn) {
 		name = ""
 	}
 	s.watched().command(name)
+	s.talked().begin(q, s.txn)
 	if q.asksHook {
 		q.unknown = !s.who.isKnown()
 		s.txn.name() // so that views, for which the stack has less room, needn't
@@ -191,6 +205,7 @@ func (s *Session) settle(q *call, d *decision) {
 	if d.kind == toClient {
 		s.answered(q, d)
 	}
+	s.talked().decided(q, d)
 }
 
 // pass completes settle for a line that the hook has passed.
@@ -281,6 +296,7 @@ func (s *Session) answered(q *call, d *decision) {
 	l := dialogue.Line{Verb: q.verb}
 	if q.verb == dialogue.BDAT {
 		l.Size, l.Last = dialogue.ParseBDAT(q.cmd.Received)
+		d.message = l.Last
 	}
 	o := s.m.Answered(dialogue.Answer{
 		Line: l, Code: d.reply.Code,

@@ -53,17 +53,17 @@ func (s *Session) askForKeywords(hooks []optional[KeywordHook], kw *Keywords) (o
 	s.view(&conn)
 	s.mu.Unlock()
 	defer s.mu.Lock() // after runtime.Goexit, too
-	if !s.enter() {
+	if !s.enter(untilEnded) {
 		return true // it is over, and nobody gets the list
 	}
 	defer s.leave()
 	ctx, cancel := context.Context(s.ctx), context.CancelFunc(func() {})
 	if t := s.cfg.HookTimeout; t > 0 {
-		ctx, cancel = context.WithTimeout(ctx, t)
+		ctx, cancel = context.WithTimeoutCause(ctx, t, ErrHookTimeout)
 	}
 	defer cancel()
 	c := &Context{parent: ctx, state: &s.state}
-	defer c.end()
+	defer c.end(calledOff)
 	returned, name := false, ""
 	defer func() {
 		if !returned {

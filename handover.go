@@ -32,7 +32,7 @@ func (c *conn) startTLS() {
 		c.s.mu.Lock()
 		r := c.s.m.TLSRefused()
 		c.s.mu.Unlock()
-		c.respond(replyOf(r), 1, false)
+		c.respond(refusalOf(r))
 		return
 	}
 	// Nothing of the server's gets to the client any more, no deadline and
@@ -40,12 +40,17 @@ func (c *conn) startTLS() {
 	c.out.writing.Lock()
 	c.client.RenewWrite()
 	c.client.Detach()
-	c.send(replyOf(dialogue.ReadyForTLS).appendTo(nil), false)
+	c.sayOwn(refusalOf(dialogue.ReadyForTLS), false)
 	c.out.writing.Unlock()
+	if c.hasEnded() {
+		c.client.Close() // a hook has made it the last word
+		return
+	}
 
 	tc := tls.Server(c.client.Release(), c.s.cfg.afterSTARTTLS)
 	t, err := c.s.shakeHands(tc)
 	if err != nil {
+		c.s.observeTLS(err)
 		// Nothing is sent in plaintext after the 220.
 		c.s.mu.Lock()
 		c.s.watched().because(SideClient, ReasonTLSFailed, err)
@@ -57,15 +62,23 @@ func (c *conn) startTLS() {
 	fresh := &conn{s: c.s, l: c.l, client: timed.NewConn(tc, &c.s.mu)}
 	fresh.client.Begin()
 	fresh.client.Count(c.client.Traffic())
+	if c.goOnIn(fresh, t) {
+		c.s.observeTLS(nil)
+	}
+}
+
+// goOnIn begins the handover, and returns false if the connection was closed meanwhile.
+func (c *conn) goOnIn(fresh *conn, t TLS) bool {
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()
 	if c.waits.closed.Load() {
-		return // Close has closed the client's connection
+		return false // Close has closed the client's connection
 	}
 	c.s.startedTLS(t)
 	c.s.watched().startedTLS()
 	c.to = &handover{fresh: fresh}
 	c.to.timer = time.AfterFunc(handoverTime, c.to.abandon)
+	return true
 }
 
 // claim decides, once, who goes on with the fresh connection: a call of Accept,
@@ -93,7 +106,7 @@ func (h *handover) abandon() {
 		c.s.mu.Unlock()
 		c.s.logEnd(dialogue.NotAccepted)
 		c.client.LimitWrite(closeTime)
-		c.respond(replyOf(dialogue.NotAccepted.Refusal()), 1, false)
+		c.respond(refusalOf(dialogue.NotAccepted.Refusal()))
 		c.Close()
 	}()
 }

@@ -28,6 +28,24 @@ type KeywordHook interface {
 	Keywords(ctx *Context, conn Connection, kw *Keywords) error
 }
 
+// ReplyHook is what a Hook may also be: one that sees, and may change, what the client gets.
+//
+// Reply is called for every reply that the client is about to get, whoever gives it: the
+// greeting, a server's reply, each status of an LMTP message, a hook's Reply, and the library's
+// own. In a Chain, the last hook is asked first. nil and Pass{} change nothing. Of a Reply, the
+// fields that are zero keep what is there; Delay holds the reply back, and Disconnect closes the
+// connection behind it. Of a negative reply, the code may be changed to another 4xx or 5xx; a
+// change to 421 closes the connection. Every other code stays. A 354, a 334 and the reply to an
+// accepted HELO, EHLO or LHLO can be seen and held back, but not changed: what the client does
+// next hangs on them (see [KeywordHook]). All else is invalid.
+//
+// An error, a panic and what is invalid leave the reply as it is, and are logged, since it tells
+// what has happened already. What nobody changes goes out octet for octet. The view of the
+// dialogue follows the server's reply, not what a hook makes of it.
+type ReplyHook interface {
+	Reply(ctx *Context, x Exchange) (Decision, error)
+}
+
 // DisconnectHook is what a Hook may also be: one that is told of the end.
 //
 // Disconnect is called exactly once for each connection that the server has read from or
@@ -54,13 +72,14 @@ type DisconnectHook interface {
 // Chain, Mux and Named, and through a wrapper that has a method Unwrap() Hook or
 // Unwrap() []Hook, if the wrapper isn't one by itself.
 
-// Funcs is a Hook made of functions. It is a ConnectHook, a KeywordHook and a
+// Funcs is a Hook made of functions. It is a ConnectHook, a KeywordHook, a ReplyHook and a
 // DisconnectHook only if the function for it is set; without OnCommand, it passes all
 // commands.
 type Funcs struct {
 	OnConnect    func(ctx *Context, conn Connection) (Decision, error)
 	OnCommand    func(ctx *Context, cmd Command, conn Connection, txn Transaction) (Decision, error)
 	OnKeywords   func(ctx *Context, conn Connection, kw *Keywords) error
+	OnReply      func(ctx *Context, x Exchange) (Decision, error)
 	OnDisconnect func(ctx *Context, conn Connection, end End)
 }
 
@@ -86,6 +105,14 @@ func (f Funcs) Keywords(ctx *Context, conn Connection, kw *Keywords) error {
 		return nil
 	}
 	return f.OnKeywords(ctx, conn, kw)
+}
+
+// Reply implements ReplyHook.
+func (f Funcs) Reply(ctx *Context, x Exchange) (Decision, error) {
+	if f.OnReply == nil {
+		return nil, nil
+	}
+	return f.OnReply(ctx, x)
 }
 
 // Disconnect implements DisconnectHook.
@@ -137,7 +164,7 @@ func find[T any](h Hook, name string) (found []optional[T]) {
 // counts tells whether a hook with the methods of a T has something to do in them.
 func counts[T any](h Hook) bool {
 	if m, ok := h.(*Mux); ok {
-		return m.extends()
+		return m.extends() // it is a KeywordHook, and nothing else
 	}
 	f, ok := funcsOf(h)
 	if !ok {
@@ -148,6 +175,8 @@ func counts[T any](h Hook) bool {
 		return f.OnConnect != nil
 	case *KeywordHook:
 		return f.OnKeywords != nil
+	case *ReplyHook:
+		return f.OnReply != nil
 	}
 	return f.OnDisconnect != nil
 }

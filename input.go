@@ -19,15 +19,7 @@ type input struct {
 	// server's Read. The next Read returns it first.
 	rest    buffer.Buffer
 	content *content // nil before the first message
-	late    *lateAnswer
-}
-
-// lateAnswer is the answer to a BDAT command that the server doesn't get, when its chunk
-// is dropped (RFC 3030 section 2).
-type lateAnswer struct {
-	reply  Reply
-	copies int
-	renews bool // the reply gives the client its full time
+	late    *answer  // to a BDAT command, when its chunk is dropped (RFC 3030 section 2)
 }
 
 // The errors of cutLine, with which the connection ends.

@@ -22,6 +22,7 @@ type links struct {
 	// Those that are more than a Hook.
 	connect    []optional[ConnectHook]
 	keywords   []optional[KeywordHook]
+	replies    []optional[ReplyHook]
 	disconnect []optional[DisconnectHook]
 }
 
@@ -67,6 +68,7 @@ func linksOf(h Hook) (*links, error) {
 	l.addVerbs(h)
 	l.connect = find[ConnectHook](h, "")
 	l.keywords = find[KeywordHook](h, "")
+	l.replies = find[ReplyHook](h, "")
 	l.disconnect = find[DisconnectHook](h, "")
 	return l, nil
 }

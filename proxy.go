@@ -91,6 +91,12 @@ type Pass struct {
 	// Next asks for the client's next line, whatever Proxy.Commands says:
 	// after AUTH, the client's answer to the server's challenge.
 	Next bool
+
+	// Delay holds the line back for so long. Replies to earlier commands leave
+	// first; the wait ends with the connection, and costs neither the client nor
+	// the server of the time that they have. In a Chain, the longest Delay counts.
+	// 0 or negative is none. A server with a state machine of its own waits by itself.
+	Delay time.Duration
 }
 
 func (Pass) decision()  {}
@@ -129,6 +135,9 @@ type Proxy struct {
 	// If it returns nil, fails itself or decides what is not valid, the
 	// client gets the 421 reply. ctx is done after a passed deadline.
 	OnFailure func(ctx *Context, f Failure) Decision
+
+	// Observers are told what happens, and decide nothing.
+	Observers []Observer
 
 	// What a hook sees beyond the line.
 

@@ -70,7 +70,7 @@ func (s *Session) moved(cleared bool) {
 		s.txn = transaction{}
 	}
 	if s.m.State().HasEnded() {
-		s.ctx.end()
+		s.ctx.end(closedOff)
 	}
 }
 

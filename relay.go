@@ -111,7 +111,7 @@ func (c *conn) next(begins bool) (state dialogue.State, handedOver bool) {
 		c.beginMessage()
 	}
 	if b.Missing > 0 {
-		c.respond(Reply{Code: b.Code}, b.Missing, false)
+		c.respond(answer{reply: Reply{Code: b.Code}, by: ByLibrary, copies: b.Missing, message: true})
 	}
 	return state, false
 }
@@ -156,7 +156,7 @@ func (c *conn) nextLine(p []byte, state dialogue.State) (line string, ok bool, e
 // relayLine takes the client's line to the hook, and to the server what the
 // hook passes. It returns 0 if there was nothing for the server.
 func (c *conn) relayLine(p []byte, line string) int {
-	d := decision{clock: &c.client, behind: c.in.behind()}
+	d := decision{conn: c, behind: c.in.behind()}
 	c.s.decide(c.s.ctx, line, &d)
 	switch d.kind {
 	case tooLate:
@@ -180,15 +180,18 @@ func (c *conn) relayLine(p []byte, line string) int {
 // anew with what the hook has answered; what the library refuses renews nothing, or
 // a server that limits the whole session by one deadline would never see its end.
 func (c *conn) answer(p []byte, d *decision) int {
-	if !d.library {
+	if d.by != ByLibrary {
 		c.client.RenewRead()
 	}
+	a := answer{reply: d.reply, by: d.by, copies: int(d.copies), hold: d.hold, message: d.message}
 	if d.discard > 0 {
-		c.in.late = &lateAnswer{d.reply, int(d.copies), !d.library}
+		a.hold = false
+		c.in.late = new(answer)
+		*c.in.late = a
 		c.client.StartPace()
 		return 0
 	}
-	c.respond(d.reply, int(d.copies), d.hold)
+	c.respond(a)
 	if d.pass.Command == "" {
 		return 0
 	}
@@ -202,7 +205,7 @@ func (c *conn) answerPostponed() {
 	c.s.m.AnsweredPostponed()
 	c.s.moved(false)
 	c.s.mu.Unlock()
-	c.sendKept()
+	c.sendKept(false)
 }
 
 // handMAIL gives the server the MAIL command that has waited for RSET.

@@ -27,7 +27,7 @@ func (c *conn) relayReplies(p []byte) (n int, waits bool, err error) {
 	case c.client.IsDetached():
 		return len(p), false, nil
 	}
-	if err := c.begin(); err != nil {
+	if err := c.begin(false); err != nil {
 		return 0, false, err
 	}
 	if c.waits.closed.Load() {
@@ -62,15 +62,15 @@ func (c *conn) relayReplies(p []byte) (n int, waits bool, err error) {
 // relayReply gives the client one reply of the server's: the machine moves, and then,
 // without the lock, the reply is sent.
 func (c *conn) relayReply(code int, reply []byte) (waits bool, err error) {
-	step, reply, waits, wakes := c.moveByReply(code, reply)
+	step, reply, x, waits, wakes := c.moveByReply(code, reply)
 	switch step.Fate {
 	case dialogue.LoseStep:
 		return false, c.loseStep(dialogue.OutOfStep)
 	case dialogue.Keep, dialogue.Postpone:
 		c.out.kept.Put(reply)
 	case dialogue.Forward:
-		c.sendKeptHere()
-		err = c.send(reply, step.Hold)
+		c.sendKeptHere(true, false)
+		err = c.say(x, reply, step.Hold, false)
 	}
 	if wakes {
 		c.s.mu.Lock()
@@ -81,9 +81,9 @@ func (c *conn) relayReply(code int, reply []byte) (waits bool, err error) {
 }
 
 // moveByReply lets a reply of the server's move the machine. It returns the reply as the
-// client gets it, whether the Write has to wait before it returns, and whether a Read waits
+// client gets it, what is to be shown of it, whether the Write has to wait before it returns, and whether a Read waits
 // for the reply.
-func (c *conn) moveByReply(code int, reply []byte) (step dialogue.Step, sent []byte, waits, wakes bool) {
+func (c *conn) moveByReply(code int, reply []byte) (step dialogue.Step, sent []byte, x *Exchange, waits, wakes bool) {
 	s := c.s
 	var size int64
 	s.mu.Lock()
@@ -113,16 +113,21 @@ func (c *conn) moveByReply(code int, reply []byte) (step dialogue.Step, sent []b
 		}
 		switch size = list.size; {
 		case list.failed:
-			return dialogue.Step{}, failureReply.appendTo(nil), false, c.waits.reply != nil
+			x = s.shown(ByFailure, failureReply.filled(dialogue.NoVerb), false)
+			return dialogue.Step{}, failureReply.appendTo(nil), x, false, c.waits.reply != nil
 		case list.lines != nil:
 			reply = printed(code, list.lines)
 		}
 	}
+	message := s.m.IsMessage()
 	step = s.replied(code, s.accepts(code), size)
+	if step.Fate == dialogue.Forward && s.talked() != nil {
+		x = s.shown(ByServer, parsed(code, wire.ReplyLines(reply)), message)
+	}
 	c.waits.content = c.waits.content || step.News == dialogue.ContentBegins
 	waits = !s.m.MayReturn()
 	c.awaitsRest(waits)
-	return step, reply, waits, c.waits.reply != nil
+	return step, reply, x, waits, c.waits.reply != nil
 }
 
 // printed returns a reply as it is sent. Inlined, it would cost each connection
@@ -135,21 +140,24 @@ func printed(code int, lines []string) []byte { return wire.AppendReply(nil, cod
 // Read has read ahead that waits for the greeting, it tells itself: see awaitReply.)
 func (c *conn) talksEarly() bool {
 	raw := c.client.NetConn()
-	tc, ok := raw.(*tls.Conn)
-	if !ok {
-		return peek.Pending(raw)
+	tc, isTLS := raw.(*tls.Conn)
+	if isTLS {
+		raw = tc.NetConn()
 	}
-	if peek.Pending(tc.NetConn()) {
+	if peek.Pending(raw) {
 		return true
 	}
-	// The handshake may have read more from the socket than it needed. That
-	// can be had without reading from the socket.
-	if !c.client.TakesDeadlines() || !c.in.reading.TryLock() {
+	if !c.in.reading.TryLock() {
 		return false
 	}
 	defer c.in.reading.Unlock()
 	if c.in.ahead.Len() > 0 {
-		return true
+		return true // it has come while a hook was asked
+	}
+	// The handshake may have read more from the socket than it needed. That
+	// can be had without reading from the socket.
+	if !isTLS || !c.client.TakesDeadlines() {
+		return false
 	}
 	c.client.InterruptReads()
 	c.in.ahead.Reserve(buffer.Small)
@@ -161,14 +169,63 @@ func (c *conn) talksEarly() bool {
 	return c.in.ahead.Len() > 0
 }
 
-// respond sends a reply that is not the server's, as often as the client counts on it.
-func (c *conn) respond(r Reply, copies int, hold bool) {
+// answer is a reply that is not the server's.
+type answer struct {
+	reply   Reply
+	by      Source
+	copies  int  // how often the client gets it
+	hold    bool // it may wait for others
+	message bool // it is one to a message
+}
+
+// refusalOf returns a refusal of the library's as an answer.
+func refusalOf(r dialogue.Refusal) answer { return answer{reply: replyOf(r), by: ByLibrary, copies: 1} }
+
+// respond sends a reply that is not the server's, as often as the client counts on it. Its
+// caller holds in.reading.
+func (c *conn) respond(a answer) {
 	c.out.writing.Lock()
 	defer c.out.writing.Unlock()
-	for range copies {
+	for range a.copies {
 		c.client.RenewWrite()
-		c.send(r.appendTo(nil), hold)
+		c.sayOwn(a, true)
 	}
+}
+
+// sayOwn is say for a reply that is not the server's.
+func (c *conn) sayOwn(a answer, reads bool) error {
+	c.s.mu.Lock()
+	x := c.s.shown(a.by, a.reply.filled(dialogue.NoVerb), a.message)
+	c.s.mu.Unlock()
+	return c.say(x, a.reply.appendTo(nil), a.hold, reads)
+}
+
+// say sends a reply when it has been shown to who looks at replies; x is nil if nobody does.
+// Its caller holds out.writing, and in.reading too if reads says so.
+func (c *conn) say(x *Exchange, reply []byte, hold, reads bool) error {
+	if x == nil {
+		return c.send(reply, hold)
+	}
+	r, delay, changed, isLast := c.s.show(x)
+	if changed {
+		reply = r.appendTo(nil)
+	}
+	if delay > 0 {
+		c.sendHeld()
+		c.holdBackHere(delay, reads)
+	}
+	c.client.RenewWrite() // the hooks' time is not the server's
+	if isLast {
+		c.s.mu.Lock()
+		c.s.endByHook()
+		c.wakeRead()
+		c.s.mu.Unlock()
+	}
+	err := c.send(reply, hold && !isLast)
+	if isLast && !reads {
+		c.client.InterruptReads() // a Read that waits for the client ends now
+	}
+	return err
 }
 
 // send writes a reply to the client, or holds it while more commands wait. Its caller
@@ -213,20 +270,37 @@ func (c *conn) writeFailed(err error) {
 	c.s.moved(false)
 }
 
-// sendKept sends the replies that were kept.
-func (c *conn) sendKept() {
+// sendKept sends the replies that were kept; message tells that they are those to a message.
+// Its caller holds in.reading.
+func (c *conn) sendKept(message bool) {
 	c.out.writing.Lock()
 	defer c.out.writing.Unlock()
 	c.client.RenewWrite()
-	c.sendKeptHere()
+	c.sendKeptHere(message, true)
 }
 
-// sendKeptHere is sendKept for who holds out.writing.
-func (c *conn) sendKeptHere() {
-	if c.out.kept.Len() > 0 {
-		kept := c.out.kept.Move()
+// sendKeptHere is sendKept for who holds out.writing, and in.reading too if reads says so.
+func (c *conn) sendKeptHere(message, reads bool) {
+	if c.out.kept.Len() == 0 {
+		return
+	}
+	kept := c.out.kept.Move()
+	defer kept.Release()
+	if !c.s.looks() {
 		c.send(kept.Held(), false)
-		kept.Release()
+		return
+	}
+	var next wire.Reply
+	for b := kept.Held(); len(b) > 0; {
+		n, code, err := next.Next(b)
+		if err != nil || n == 0 {
+			return // that can't be: whole replies are kept
+		}
+		c.s.mu.Lock()
+		x := c.s.shown(ByServer, parsed(code, wire.ReplyLines(b[:n])), message)
+		c.s.mu.Unlock()
+		c.say(x, b[:n], false, reads)
+		b = b[n:]
 	}
 }
 
@@ -269,7 +343,7 @@ func (c *conn) loseStep(why dialogue.Reason) error {
 	c.wakeRead()
 	c.s.mu.Unlock()
 	c.client.RenewWrite()
-	c.send(replyOf(r).appendTo(nil), false)
+	c.sayOwn(refusalOf(r), false)
 	// A Read that waits for the client ends now.
 	c.client.InterruptReads()
 	return net.ErrClosed

@@ -5,6 +5,7 @@ import (
 	"io"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/seed3262c777/smtpproxy/internal/ascii"
 	"github.com/seed3262c777/smtpproxy/internal/dialogue"
@@ -42,6 +43,9 @@ type Reply struct {
 
 	// Next asks for the client's next line, whatever Proxy.Commands says.
 	Next bool
+
+	// Delay holds the reply back for so long, as Pass.Delay does a line.
+	Delay time.Duration
 }
 
 // EnhancedCode is an enhanced status code: class, subject and detail (RFC 3463

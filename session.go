@@ -60,6 +60,7 @@ type extras struct {
 	asked    []int    // the hooks that have asked for the next line
 	withheld withheld // what a hook has deleted from the keywords
 	watch    *watch   // what is noted for the End
+	talk     *talk    // what is noted for an Exchange
 }
 
 // extras returns them, to be changed. Its caller holds s.mu.
@@ -205,22 +206,53 @@ func (s *Session) MustReset() bool {
 // has changed those of a reply to EHLO or LHLO. A reply that can't be one to the last
 // command, and one behind the end of the session, becomes a 421 with Disconnect.
 func (s *Session) Replied(code int, lines ...string) Reply {
+	r, x := s.hear(code, lines)
+	if x == nil {
+		return r
+	}
+	amended, delay, changed, isLast := s.show(x)
+	if changed {
+		r = amended
+	}
+	r.Delay = delay
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	over := s.m.State().HasEnded()
+	if isLast {
+		s.endByHook()
+	}
+	s.watched().replies(r)
+	return r
+}
+
+// hear lets a reply of the server's move the session. It returns the reply that the client
+// gets, and what is to be shown of it; nil if nobody looks.
+func (s *Session) hear(code int, lines []string) (r Reply, x *Exchange) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	over, message, by := s.m.State().HasEnded(), s.m.IsMessage(), ByServer
 	list := s.list(code, lines)
 	step := s.replied(code, s.accepts(code), list.size)
-	r := Reply{Code: code, Enhanced: NoEnhancedCode, Lines: lines, Disconnect: s.m.State().HasEnded()}
+	r = Reply{Code: code, Enhanced: NoEnhancedCode, Lines: lines, Disconnect: s.m.State().HasEnded()}
 	switch {
-	case over, list.failed, step.Fate == dialogue.LoseStep:
-		r = failureReply.filled(dialogue.NoVerb)
+	case list.failed:
+		r, by = failureReply.filled(dialogue.NoVerb), ByFailure
+	case over, step.Fate == dialogue.LoseStep:
+		r, by = failureReply.filled(dialogue.NoVerb), ByLibrary
 	case list.lines != nil:
 		r.Lines = list.lines
 	}
-	if w := s.watched(); w != nil && !over {
-		w.end.Reply = r
+	if over {
+		return r, nil
 	}
-	return r
+	s.watched().replies(r)
+	if s.talked() == nil {
+		return r, nil
+	}
+	seen := r
+	if by == ByServer {
+		seen = parsed(code, r.Lines)
+	}
+	return r, s.shown(by, seen, message)
 }
 
 // StartedTLS tells the session that the server has completed a TLS handshake

@@ -28,7 +28,7 @@ func (c *conn) handshake(tc *tls.Conn) error {
 		c.s.shut()
 		var header tls.RecordHeaderError
 		if errors.As(err, &header) && header.Conn != nil {
-			c.client.WriteBeneathTLS(replyOf(dialogue.TLSRequired).appendTo(nil), closeTime)
+			c.sayBeneathTLS(refusalOf(dialogue.TLSRequired))
 		}
 		c.client.Close()
 		return err
@@ -38,6 +38,20 @@ func (c *conn) handshake(tc *tls.Conn) error {
 	c.s.m.Secured()
 	c.s.conn.secure = &secure{tls: t}
 	return nil
+}
+
+// sayBeneathTLS is sayOwn for a client that has begun without TLS.
+func (c *conn) sayBeneathTLS(a answer) {
+	reply := a.reply.appendTo(nil)
+	c.s.mu.Lock()
+	x := c.s.shown(a.by, a.reply.filled(dialogue.NoVerb), false)
+	c.s.mu.Unlock()
+	if x != nil {
+		if r, _, changed, _ := c.s.show(x); changed {
+			reply = r.appendTo(nil)
+		}
+	}
+	c.client.WriteBeneathTLS(reply, closeTime)
 }
 
 // shakeHands completes a handshake, in Proxy.HandshakeTimeout, and returns what a hook

@@ -39,15 +39,34 @@ func (s *Session) watched() *watch {
 	return s.more.watch
 }
 
-// enter notes that a hook is about to be called, and returns false if it must not be,
-// since the session has ended.
-func (s *Session) enter() bool {
+// entry is until when user code may be called.
+type entry uint8
+
+const (
+	untilEnded entry = iota // as long as the dialogue goes on
+	untilOver               // as long as the server has the connection
+	always                  // until it is told of the end
+)
+
+// enter notes that user code is about to be called, and waits for its turn. It returns false
+// if that must not be called any more.
+func (s *Session) enter(until entry) bool {
+	s.mu.Lock()
+	t := s.talked()
+	s.mu.Unlock()
+	if t != nil {
+		t.turn.Lock()
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.m.State().HasEnded() {
+	w := s.watched()
+	if until == untilEnded && s.m.State().HasEnded() || until == untilOver && s.isOver || w != nil && w.told {
+		if t != nil {
+			t.turn.Unlock()
+		}
 		return false
 	}
-	if w := s.watched(); w != nil {
+	if w != nil {
 		w.calls++
 	}
 	return true
@@ -57,6 +76,9 @@ func (s *Session) enter() bool {
 func (s *Session) leave() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if t := s.talked(); t != nil {
+		t.turn.Unlock()
+	}
 	if w := s.watched(); w != nil {
 		w.calls--
 		s.tell(w)
@@ -91,12 +113,17 @@ func (s *Session) tell(w *watch) {
 func (s *Session) disconnect(l *links, conn Connection, end End) {
 	ctx, cancel := context.Background(), context.CancelFunc(func() {})
 	if t := s.cfg.HookTimeout; t > 0 {
-		ctx, cancel = context.WithTimeout(ctx, t)
+		ctx, cancel = context.WithTimeoutCause(ctx, t, ErrHookTimeout)
 	}
 	defer cancel()
 	c := &Context{parent: ctx, state: &s.state}
 	defer l.toldProbe()
-	defer c.end()
+	defer c.end(calledOff)
+	defer s.observe(func(o *Observer) {
+		if o.Disconnected != nil {
+			o.Disconnected(c, conn, end)
+		}
+	})
 	s.disconnectFrom(l.disconnect, c, conn, end)
 }
 
@@ -171,7 +198,7 @@ func (w *watch) answered(q *call, d *decision) {
 		return
 	}
 	w.end.Reply = d.reply
-	if d.library {
+	if d.by == ByLibrary {
 		return
 	}
 	ok := d.reply.Code/100 == 2
@@ -186,7 +213,7 @@ func (w *watch) answered(q *call, d *decision) {
 		w.end.Messages++
 	}
 	switch {
-	case !d.reply.Disconnect:
+	case !d.reply.Disconnect, d.by == ByFailure:
 	case ok && q.verb == dialogue.QUIT:
 		w.because(SideClient, ReasonQuit, nil)
 	default:
@@ -257,6 +284,13 @@ func (w *watch) readFailed(err error, inMessage bool) {
 		w.presume(SideServer, why, err)
 	default:
 		w.because(SideClient, ReasonClientGone, err)
+	}
+}
+
+// replies notes the reply that a client of a server of its own gets.
+func (w *watch) replies(r Reply) {
+	if w != nil {
+		w.end.Reply = r
 	}
 }
 

@@ -39,6 +39,7 @@ type Session struct {
 	replies []smtpproxy.Reply // since the client last sent something
 	failure error
 	failed  bool          // at the line that was sent last
+	leaves  bool          // the client leaves while the hook has its line
 	gone    chan struct{} // closed when the hook has been told of the end
 	transcript
 }
@@ -154,7 +155,12 @@ func (s *Session) Send(line string) smtpproxy.Decision {
 	s.replies, s.failed = nil, false
 
 	w := new(watch)
-	d := s.session.Command(context.WithValue(s.session.Context(), watchKey{}, w), line)
+	ctx, cancel := context.WithCancelCause(s.session.Context())
+	defer cancel(nil)
+	if s.leaves {
+		cancel(smtpproxy.ErrClientGone)
+	}
+	d := s.session.Command(context.WithValue(ctx, watchKey{}, w), line)
 	s.decided(line, d, w, s.failed)
 	if reply, ok := d.(smtpproxy.Reply); ok {
 		s.server.sasl = false // a Reply ends the server's exchange
@@ -170,6 +176,16 @@ func (s *Session) Send(line string) smtpproxy.Decision {
 	for _, reply := range s.server.execute(d.(smtpproxy.Pass).Command) {
 		s.reply(reply)
 	}
+	return d
+}
+
+// SendAndLeave sends a line, and the client leaves while the hook has it: the hook's Context
+// is done, for [smtpproxy.ErrClientGone]. The connection is closed then, as by Close.
+func (s *Session) SendAndLeave(line string) smtpproxy.Decision {
+	s.leaves = true
+	d := s.Send(line)
+	s.leaves = false
+	s.Close()
 	return d
 }
 

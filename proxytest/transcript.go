@@ -1,8 +1,10 @@
 package proxytest
 
 import (
+	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/seed3262c777/smtpproxy"
 	"github.com/seed3262c777/smtpproxy/internal/probe"
@@ -29,7 +31,8 @@ type transcript struct {
 //	C: (content)                    SendContent; (TLS handshake): StartTLS;
 //	                                (connection): Connect; (gone): Close
 //
-// A decision with Next ends in (next), one with Disconnect in (close).
+// A decision with Next ends in (next), one with Disconnect in (close), one with Delay, for
+// which a test doesn't wait, in (after 5s).
 // Credentials are masked as [smtpproxy.Command.String] does; what a hook puts
 // into its replies is not.
 func (s *Session) Transcript() string { return s.transcript.b.String() }
@@ -92,7 +95,7 @@ func (t *transcript) hooks(line string, d smtpproxy.Decision, all []decided, fai
 
 // replied writes down a reply of the server's.
 func (t *transcript) replied(r smtpproxy.Reply) {
-	t.reply("S: ", r, "")
+	t.reply("S: ", r, after(r.Delay))
 	t.answered(r.Code)
 }
 
@@ -110,6 +113,7 @@ func (t *transcript) decision(who, line string, d smtpproxy.Decision) {
 		if d.Next {
 			marks = " (next)"
 		}
+		marks += after(d.Delay)
 		if d.Command != "" && d.Command != line {
 			marks = " " + t.masked(d.Command) + marks
 		}
@@ -121,8 +125,16 @@ func (t *transcript) decision(who, line string, d smtpproxy.Decision) {
 		if d.Disconnect {
 			marks += " (close)"
 		}
-		t.reply(who, d, marks)
+		t.reply(who, d, marks+after(d.Delay))
 	}
+}
+
+// after tells of a Delay, for which nobody waits.
+func after(delay time.Duration) string {
+	if delay <= 0 {
+		return ""
+	}
+	return fmt.Sprintf(" (after %v)", delay)
 }
 
 func (t *transcript) reply(who string, r smtpproxy.Reply, marks string) {

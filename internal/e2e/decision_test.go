@@ -301,7 +301,7 @@ func TestOnFailureMayDecideOtherwise(t *testing.T) {
 			}
 			return nil
 		}, lost},
-		{"pass", errTest, func(smtpproxy.Failure) decision { return pass{} }, "{RSET false}"},
+		{"pass", errTest, func(smtpproxy.Failure) decision { return pass{} }, "{RSET false 0s}"},
 		{"it panics", errTest, func(smtpproxy.Failure) decision { panic("again") }, lost},
 		{"it decides what is not valid", errTest, func(smtpproxy.Failure) decision { return reply{Code: 1} }, lost},
 		{"a nil pointer", errTest, func(smtpproxy.Failure) decision { return (*reply)(nil) }, lost},

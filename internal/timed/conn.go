@@ -87,6 +87,9 @@ const maxPaceCredit = 30 * time.Second
 // that of SetReadBound, or of ReadPaced.
 var ErrTooSlow = errors.New("smtpproxy: client too slow")
 
+// ErrTimeUp tells that the time of ReadAside has passed.
+var ErrTimeUp = errors.New("smtpproxy: time up")
+
 // NewConn returns a Conn for raw, whose lock is mu. It must not be copied but into
 // its place, before it is used.
 func NewConn(raw net.Conn, mu *sync.Mutex) Conn { return Conn{raw: raw, mu: mu} }
@@ -386,6 +389,40 @@ func (c *Conn) Read(p []byte) (n int, err error) {
 		n, err = c.receive(p)
 	}
 	return n, err
+}
+
+// ReadAside reads from the client in a time that is not the client's: its deadline doesn't
+// count, and stands still if it is paused. until bounds it, ErrTimeUp tells that it has
+// passed; 0 is for ever. InterruptReads ends it with os.ErrDeadlineExceeded.
+func (c *Conn) ReadAside(p []byte, until Instant) (n int, err error) {
+	for {
+		if err := c.armAside(until); err != nil {
+			return 0, err
+		}
+		n, err = c.receive(p)
+		switch {
+		case n > 0 && isTimeout(err):
+			return n, nil
+		case err == nil || !isTimeout(err):
+			return n, err
+		}
+	}
+}
+
+// armAside gives raw the deadline of ReadAside, and returns an error if that has passed, or
+// reads are interrupted.
+func (c *Conn) armAside(until Instant) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.interrupted:
+		return os.ErrDeadlineExceeded
+	case until != 0 && until.Until() <= 0:
+		return ErrTimeUp
+	case c.reads.armed == until:
+		return nil
+	}
+	return c.reads.arm(until, c.raw.SetReadDeadline)
 }
 
 // isTimeout tells whether err is that of a deadline: not every net.Conn has

@@ -1,0 +1,261 @@
+package smtpproxy
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/seed3262c777/smtpproxy/internal/dialogue"
+)
+
+// This file shows replies to who looks at them: hooks that may change them, and observers.
+
+// talk is what a session notes of the command under way, for an Exchange. It is there only
+// if somebody looks. The lock for state guards all but turn.
+type talk struct {
+	// turn is held while user code runs that may look at the connection at the same time
+	// as other user code: a hook's Reply, on the goroutine of a Write, and its Command, say.
+	turn sync.Mutex
+
+	x      Exchange // its Command, Passed, Hook, Hooked and Octets
+	txn    transaction
+	since  time.Time // when the server has got the last of it
+	status int       // the next status of an LMTP message
+	done   bool      // the client has had its replies
+}
+
+// talked returns what is noted, nil if nobody looks. Its caller holds s.mu.
+func (s *Session) talked() *talk {
+	if s.more == nil {
+		return nil
+	}
+	return s.more.talk
+}
+
+// begin notes a line of the client's.
+func (t *talk) begin(q *call, txn transaction) {
+	if t != nil {
+		t.x = Exchange{Command: q.cmd}
+		t.txn, t.since, t.status, t.done = txn, time.Time{}, 0, false
+	}
+}
+
+// decided notes what has become of the line. Its caller holds s.mu.
+func (t *talk) decided(q *call, d *decision) {
+	if t == nil {
+		return
+	}
+	t.x.Hook, t.x.Hooked = "", q.hooked
+	if d.by == ByHook && q.links != nil {
+		t.x.Hook = q.link().name
+	}
+	if d.kind == toServer {
+		t.x.Passed = q.cmd
+		t.x.Passed.Line = d.pass.Command
+		t.since = time.Now()
+	}
+}
+
+// handed notes that the server has got octets of message content.
+func (s *Session) handed(octets int) {
+	if s.more == nil {
+		return // nobody looks: it is set before there is content
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if t := s.talked(); t != nil {
+		t.x.Octets += int64(octets)
+		t.since = time.Now()
+	}
+}
+
+// looks tells whether somebody looks at replies.
+func (s *Session) looks() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.talked() != nil
+}
+
+// shown returns the Exchange of a reply, nil if nobody looks. message tells that it is one
+// to a message. Its caller holds s.mu, and has moved the machine.
+func (s *Session) shown(by Source, r Reply, message bool) *Exchange {
+	t := s.talked()
+	if t == nil {
+		return nil
+	}
+	x := new(Exchange)
+	if !t.done {
+		*x = t.x
+	}
+	x.Reply, x.By, x.Recipient = r, by, -1
+	x.Reply.Disconnect = s.m.State().HasEnded()
+	if by == ByServer {
+		x.Hook = ""
+		if !t.since.IsZero() {
+			x.Served = time.Since(t.since)
+		}
+	}
+	if message && s.m.IsLMTP() {
+		x.Recipient = t.status
+		t.status++
+	}
+	s.view(&x.Connection)
+	txn := &s.txn
+	if !txn.get().Active && t.txn.get().Active {
+		txn = &t.txn
+	}
+	txn.view(&x.Transaction)
+	t.done = s.m.State() == dialogue.Command
+	return x
+}
+
+// endByHook notes that a hook ends the connection, with a reply that it has changed. Its
+// caller holds s.mu.
+func (s *Session) endByHook() {
+	if !s.m.State().HasEnded() {
+		s.watched().because(SideHook, ReasonRefused, nil)
+		s.m.HangUp(dialogue.NoReason)
+		s.moved(false)
+	}
+}
+
+// showAnswer shows the answer to a line, which the server doesn't get, where the library
+// doesn't stand in front of the server.
+func (s *Session) showAnswer(d *decision) {
+	s.mu.Lock()
+	x := s.shown(d.by, d.reply, d.message)
+	s.mu.Unlock()
+	if x == nil {
+		return
+	}
+	r, delay, changed, isLast := s.show(x)
+	if changed {
+		d.reply = r
+	}
+	d.reply.Delay = max(d.reply.Delay, delay)
+	if isLast {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.endByHook()
+	}
+}
+
+// show shows a reply to the hooks and to the observers. It returns the reply that the client
+// gets, and how long that is held back; changed is false if it is the same, and isLast true if
+// a hook has made it the last one. Its caller holds no lock.
+func (s *Session) show(x *Exchange) (r Reply, delay time.Duration, changed, isLast bool) {
+	if !s.enter(untilOver) {
+		return x.Reply, 0, false, false
+	}
+	defer s.leave()
+	ctx, cancel := context.Context(s.ctx), context.CancelFunc(func() {})
+	if t := s.cfg.HookTimeout; t > 0 {
+		ctx, cancel = context.WithTimeoutCause(ctx, t, ErrHookTimeout)
+	}
+	defer cancel()
+	c := &Context{parent: ctx, state: &s.state}
+	defer c.end(calledOff)
+
+	wasLast := x.Reply.Disconnect
+	s.mu.Lock()
+	hooks := s.links().replies
+	s.mu.Unlock()
+	for i := len(hooks) - 1; i >= 0; i-- {
+		h := hooks[i]
+		o := s.guard(ctx, func() (Decision, error) { return h.hook.Reply(c, *x) })
+		if o.failure == nil {
+			amended, d, err := amend(x, o.decision)
+			if err == nil {
+				delay = max(delay, d)
+				if amended {
+					changed, x.Hook = true, h.name
+				}
+				continue
+			}
+			o.failure = &Failure{Err: err}
+		}
+		o.failure.Command, o.failure.Hook = x.Command, h.name
+		s.logFailure(*o.failure)
+	}
+	s.observe(func(o *Observer) {
+		if o.Exchanged != nil {
+			o.Exchanged(c, *x)
+		}
+	})
+	return x.Reply, delay, changed, x.Reply.Disconnect && !wasLast
+}
+
+// amend makes of an Exchange's reply what a hook wants of it, if that is valid: see
+// ReplyHook.
+func amend(x *Exchange, d Decision) (amended bool, delay time.Duration, err error) {
+	pass, change := partsOf(d)
+	switch {
+	case pass != nil && (pass.Command != "" || pass.Next):
+		return false, 0, fmt.Errorf("%w: a Pass with a command, or Next, behind a reply", ErrInvalidDecision)
+	case pass != nil:
+		return false, pass.Delay, nil
+	case change == nil:
+		return false, 0, fmt.Errorf("%w: %T", ErrInvalidDecision, d)
+	case change.Next:
+		return false, 0, fmt.Errorf("%w: Next behind a reply", ErrInvalidDecision)
+	}
+	was := &x.Reply
+	r := *was
+	if change.Code != 0 {
+		r.Code = change.Code
+	}
+	if change.Enhanced != (EnhancedCode{}) {
+		r.Enhanced = change.Enhanced
+	} else if r.Enhanced != NoEnhancedCode {
+		r.Enhanced[0] = r.Code / 100
+	}
+	if change.Lines != nil {
+		r.Lines = change.Lines
+	}
+	r.Disconnect = r.Disconnect || change.Disconnect || r.Code == 421
+	same := r.Code == was.Code && r.Enhanced == was.Enhanced && change.Lines == nil
+	switch {
+	case same:
+		amended = r.Disconnect != was.Disconnect
+	case was.Code < 400 && r.Code != was.Code, r.Code/100 < 4 != (was.Code/100 < 4):
+		return false, 0, fmt.Errorf("%w: %d changed to %d", ErrInvalidDecision, was.Code, r.Code)
+	case was.Code/100 == 3, was.Code == 250 && greets(x.Command):
+		return false, 0, fmt.Errorf("%w: a %d to %s changed", ErrInvalidDecision, was.Code, x.Command.Verb())
+	default:
+		if err := r.validate(dialogue.NoVerb, false); err != nil {
+			return false, 0, err
+		}
+		amended = true
+	}
+	x.Reply = r
+	return amended, change.Delay, nil
+}
+
+// parsed returns a reply that is given as it is sent, with the enhanced status code that each
+// line begins with in its place (RFC 2034 section 4).
+func parsed(code int, lines []string) Reply {
+	r := Reply{Code: code, Enhanced: NoEnhancedCode, Lines: lines}
+	var texts []string
+	for i, line := range lines {
+		var e EnhancedCode
+		first, text, _ := strings.Cut(line, " ")
+		n, _ := fmt.Sscanf(first, "%1d.%3d.%3d", &e[0], &e[1], &e[2])
+		if n != 3 || e.String() != first || e[0] != code/100 || i > 0 && e != r.Enhanced {
+			return Reply{Code: code, Enhanced: NoEnhancedCode, Lines: lines}
+		}
+		r.Enhanced = e
+		texts = append(texts, text)
+	}
+	if texts != nil {
+		r.Lines = texts
+	}
+	return r
+}
+
+// greets tells whether a command is one by which a client names itself.
+func greets(c Command) bool {
+	_, verb := dialogue.VerbOf(c.Line)
+	return !c.SASL && verb.Greets()
+}
