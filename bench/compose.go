@@ -29,11 +29,12 @@ func muxOf() smtpproxy.Hook {
 	return m
 }
 
-// composed compares a command behind hooks that are put together with one behind a hook.
-func composed(name string, h smtpproxy.Hook, g goal) work {
-	with := func(name string, h smtpproxy.Hook) contender {
+// composed compares a command behind hooks that are put together, and what looks at it, with
+// one behind a hook.
+func composed(name string, p *smtpproxy.Proxy, g goal) work {
+	with := func(name string, p *smtpproxy.Proxy) contender {
 		return contender{name, func() (runner, error) {
-			r, err := openRelay(h)
+			r, err := openRelay(p)
 			if err != nil {
 				return runner{}, err
 			}
@@ -42,9 +43,34 @@ func composed(name string, h smtpproxy.Hook, g goal) work {
 	}
 	return work{
 		name:       "one command, " + name,
-		library:    with("itself, "+name, h),
-		references: []reference{{with("itself, a hook", smtpproxy.HookFunc(pass)), growth, g}},
+		library:    with("itself, "+name, p),
+		references: []reference{{with("itself, a hook", passing), growth, g}},
 	}
+}
+
+// observer is told of everything, and makes nothing of it.
+var observer = smtpproxy.Observer{
+	Connected:    func(*smtpproxy.Context, smtpproxy.Connection) {},
+	Exchanged:    func(*smtpproxy.Context, smtpproxy.Exchange) {},
+	StartedTLS:   func(*smtpproxy.Context, smtpproxy.Connection, error) {},
+	Failed:       func(*smtpproxy.Context, smtpproxy.Failure) {},
+	Disconnected: func(*smtpproxy.Context, smtpproxy.Connection, smtpproxy.End) {},
+}
+
+// seesReplies is a hook that sees replies, and changes none.
+var seesReplies = smtpproxy.Funcs{
+	OnCommand: pass,
+	OnReply:   func(*smtpproxy.Context, smtpproxy.Exchange) (smtpproxy.Decision, error) { return nil, nil },
+}
+
+// allOfIt is a proxy with all that can look at a connection.
+var allOfIt = &smtpproxy.Proxy{
+	Hook: smtpproxy.Chain(seesReplies, smtpproxy.Funcs{
+		OnConnect:    func(*smtpproxy.Context, smtpproxy.Connection) (smtpproxy.Decision, error) { return nil, nil },
+		OnKeywords:   func(*smtpproxy.Context, smtpproxy.Connection, *smtpproxy.Keywords) error { return nil },
+		OnDisconnect: func(*smtpproxy.Context, smtpproxy.Connection, smtpproxy.End) {},
+	}),
+	Observers: []smtpproxy.Observer{observer},
 }
 
 // refusal is what a client gets in the place of a greeting.

@@ -3,8 +3,8 @@ package main
 import "fmt"
 
 // idleWork compares the memory of connections on which nothing happens, with a server of
-// the given kind. Each round has server processes of its own.
-func idleWork(o *options, k kind) work {
+// the given kind, which may take so many octets more at most. Each round has server processes of its own.
+func idleWork(o *options, k kind, most float64) work {
 	n := within(o, o.idle)
 	name := fmt.Sprintf("%s idle connections, memory of each", thousands(n))
 	if k != hooked {
@@ -31,7 +31,7 @@ func idleWork(o *options, k kind) work {
 			unit:      kibibytes,
 			figure:    surplus,
 			value:     pairwise(library, reference, surplus.of),
-			goal:      atMost(1 << 10),
+			goal:      atMost(most),
 		}}, nil
 	}}
 }
@@ -44,7 +44,7 @@ func idleMemory(k kind, n int) (float64, error) {
 		return 0, err
 	}
 	defer p.stop()
-	before, err := p.memory()
+	before, err := p.ask(memoryRequest)
 	if err != nil {
 		return 0, err
 	}
@@ -53,6 +53,6 @@ func idleMemory(k kind, n int) (float64, error) {
 	if err != nil {
 		return 0, err
 	}
-	after, err := p.memory()
+	after, err := p.ask(memoryRequest)
 	return (after - before) / float64(n), err
 }

@@ -20,43 +20,46 @@ import (
 
 // options tell how much is measured.
 type options struct {
-	rounds int           // of each comparison
-	slice  time.Duration // of a round, for each contender
-	busy   []int         // connections at the same time
-	idle   int           // connections
-	bulk   int           // MiB of a large message
-	long   int           // commands of a long connection
-	large  int           // recipients of a large transaction
-	counts [2]int        // messages in the two runs that system calls are counted in
-	log    io.Writer     // progress and notes
+	rounds  int           // of each comparison
+	slice   time.Duration // of a round, for each contender
+	busy    []int         // connections at the same time
+	idle    int           // connections
+	waiting int           // connections whose hooks wait
+	bulk    int           // MiB of a large message
+	long    int           // commands of a long connection
+	large   int           // recipients of a large transaction
+	counts  [2]int        // messages in the two runs that system calls are counted in
+	log     io.Writer     // progress and notes
 }
 
 func thorough() options {
 	return options{
-		rounds: 21,
-		slice:  100 * time.Millisecond,
-		busy:   []int{1, 100, 1_000, 10_000},
-		idle:   10_000,
-		bulk:   10,
-		long:   1_000_000,
-		large:  10_000,
-		counts: [2]int{50, 250},
-		log:    os.Stderr,
+		rounds:  21,
+		slice:   100 * time.Millisecond,
+		busy:    []int{1, 100, 1_000, 10_000},
+		idle:    10_000,
+		waiting: 1_000,
+		bulk:    10,
+		long:    1_000_000,
+		large:   10_000,
+		counts:  [2]int{50, 250},
+		log:     os.Stderr,
 	}
 }
 
 // quick is enough to see that everything works. Its figures are noise.
 func quick() options {
 	return options{
-		rounds: 3,
-		slice:  5 * time.Millisecond,
-		busy:   []int{1, 10, 100},
-		idle:   100,
-		bulk:   1,
-		long:   10_000,
-		large:  1_000,
-		counts: [2]int{5, 15},
-		log:    os.Stderr,
+		rounds:  3,
+		slice:   5 * time.Millisecond,
+		busy:    []int{1, 10, 100},
+		idle:    100,
+		waiting: 20,
+		bulk:    1,
+		long:    10_000,
+		large:   1_000,
+		counts:  [2]int{5, 15},
+		log:     os.Stderr,
 	}
 }
 

@@ -14,6 +14,8 @@ import (
 
 // This file measures the library alone, without network and without server.
 
+var passing = &smtpproxy.Proxy{Hook: smtpproxy.HookFunc(pass)}
+
 // script is a client in memory: each Read is its next line, and what it gets is
 // dropped.
 type script struct {
@@ -46,9 +48,9 @@ type relay struct {
 
 var ok = []byte("250 2.0.0 OK\r\n")
 
-func openRelay(h smtpproxy.Hook) (*relay, error) {
+func openRelay(p *smtpproxy.Proxy) (*relay, error) {
 	client := new(script)
-	conn, err := (&smtpproxy.Proxy{Hook: h}).Listener(once{client}).Accept()
+	conn, err := p.Listener(once{client}).Accept()
 	if err != nil {
 		return nil, err
 	}
@@ -100,7 +102,7 @@ func timed(f func(n int) error, close func()) runner {
 
 // newRelay relays NOOP.
 func newRelay() (runner, error) {
-	r, err := openRelay(smtpproxy.HookFunc(pass))
+	r, err := openRelay(passing)
 	if err != nil {
 		return runner{}, err
 	}
@@ -109,7 +111,7 @@ func newRelay() (runner, error) {
 
 // newSession decides about NOOP, and learns of its reply.
 func newSession() (runner, error) {
-	s := (&smtpproxy.Proxy{Hook: smtpproxy.HookFunc(pass)}).NewSession(smtpproxy.Connection{})
+	s := passing.NewSession(smtpproxy.Connection{})
 	ctx := context.Background()
 	return timed(func(n int) error {
 		for range n {
@@ -153,7 +155,7 @@ func transactionGrowth(o *options) work {
 	name := fmt.Sprintf("one command, transaction of 1 and of %s recipients", thousands(o.large))
 	with := func(recipients int) contender {
 		return contender{"itself with " + thousands(recipients), func() (runner, error) {
-			r, err := openRelay(smtpproxy.HookFunc(pass))
+			r, err := openRelay(passing)
 			if err != nil {
 				return runner{}, err
 			}
@@ -170,7 +172,7 @@ func connectionGrowth(o *options) work {
 	const young = 1000
 	name := fmt.Sprintf("one command, connection of 1 to %s and of %s commands", thousands(young), thousands(o.long))
 	after := contender{"itself, old", func() (runner, error) {
-		r, err := openRelay(smtpproxy.HookFunc(pass))
+		r, err := openRelay(passing)
 		if err != nil {
 			return runner{}, err
 		}
@@ -181,7 +183,7 @@ func connectionGrowth(o *options) work {
 		return runner{least: young, close: func() {}, run: func(n int) (time.Duration, error) {
 			var took time.Duration
 			for range n / young {
-				r, err := openRelay(smtpproxy.HookFunc(pass))
+				r, err := openRelay(passing)
 				if err != nil {
 					return 0, err
 				}

@@ -16,7 +16,10 @@ import (
 const serveVariable = "SMTPPROXY_BENCH_SERVE"
 
 // The requests to a server process are lines, and so are its answers.
-const memoryRequest = "memory"
+const (
+	memoryRequest     = "memory"
+	goroutinesRequest = "goroutines"
+)
 
 // serveIfAsked is a server process, if this process is to be one.
 func serveIfAsked() {
@@ -41,8 +44,11 @@ func serveProcess(k kind, in io.Reader, out io.Writer) error {
 	fmt.Fprintln(out, s.addr)
 	requests := bufio.NewScanner(in)
 	for requests.Scan() {
-		if requests.Text() == memoryRequest {
+		switch requests.Text() {
+		case memoryRequest:
 			fmt.Fprintln(out, memory())
+		case goroutinesRequest:
+			fmt.Fprintln(out, runtime.NumGoroutine())
 		}
 	}
 	return requests.Err()
@@ -105,9 +111,9 @@ func (p *process) line() (string, error) {
 	return strings.TrimSpace(line), err
 }
 
-// memory asks for what memory returns there.
-func (p *process) memory() (float64, error) {
-	if _, err := fmt.Fprintln(p.w, memoryRequest); err != nil {
+// ask asks for a number.
+func (p *process) ask(request string) (float64, error) {
+	if _, err := fmt.Fprintln(p.w, request); err != nil {
 		return 0, err
 	}
 	line, err := p.line()

@@ -24,6 +24,10 @@ const (
 	echoing    kind = "TCP echo of the same bytes"
 	forwarding kind = "go-smtp forwarding to a second"
 
+	observed kind = "go-smtp with all that looks at it"
+	waiting  kind = "hooks that wait 50 ms"
+	delaying kind = "hooks that delay by 50 ms"
+
 	refusing     kind = "go-smtp behind a hook that refuses"
 	bareRefusing kind = "a bare listener that refuses"
 )
@@ -67,6 +71,12 @@ func start(k kind, sec security) (*server, error) {
 		go gosmtp.Serve(srv, outer, &smtpproxy.Proxy{Hook: smtpproxy.HookFunc(pass)})
 	case chained:
 		go gosmtp.Serve(srv, outer, &smtpproxy.Proxy{Hook: chainOf(3)})
+	case observed:
+		go gosmtp.Serve(srv, outer, allOfIt)
+	case waiting:
+		go gosmtp.Serve(srv, outer, &smtpproxy.Proxy{Hook: smtpproxy.HookFunc(waits)})
+	case delaying:
+		go gosmtp.Serve(srv, outer, &smtpproxy.Proxy{Hook: smtpproxy.HookFunc(delays)})
 	case refusing:
 		go gosmtp.Serve(srv, outer, &smtpproxy.Proxy{Hook: refuses{smtpproxy.HookFunc(pass)}})
 	case bareRefusing:

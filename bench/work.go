@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"sync"
 	"time"
+
+	"github.com/seed3262c777/smtpproxy"
 )
 
 // work is a piece of work that fills lines of the table.
@@ -53,13 +55,18 @@ func workList(o *options) []work {
 		dialogue{fresh: true, security: startTLS, steps: lockStep(small)}.against("session with STARTTLS", atLeast(0.95)),
 		cost("Session.Command with a pass hook", newSession, noop, 0.02, 0),
 		cost("relay of one command, in memory", newRelay, noop, 0.05, 1),
-		composed("a chain of 1 hook", chainOf(1), remark("-")),
-		composed("a chain of 3 hooks", chainOf(3), remark("-")),
-		composed("a chain of 10 hooks", chainOf(10), remark("-")),
-		composed("a Mux", muxOf(), remark("-")),
+		composed("a chain of 1 hook", &smtpproxy.Proxy{Hook: chainOf(1)}, remark("-")),
+		composed("a chain of 3 hooks", &smtpproxy.Proxy{Hook: chainOf(3)}, remark("-")),
+		composed("a chain of 10 hooks", &smtpproxy.Proxy{Hook: chainOf(10)}, remark("-")),
+		composed("a Mux", &smtpproxy.Proxy{Hook: muxOf()}, remark("-")),
+		composed("an observer", &smtpproxy.Proxy{Hook: smtpproxy.HookFunc(pass), Observers: []smtpproxy.Observer{observer}}, remark("-")),
+		composed("a hook that sees replies", &smtpproxy.Proxy{Hook: seesReplies}, remark("-")),
+		waitWork(o, waiting),
+		waitWork(o, delaying),
 		refusedWork(),
-		idleWork(o, hooked),
-		idleWork(o, chained),
+		idleWork(o, hooked, 1<<10),
+		idleWork(o, chained, 1<<10),
+		idleWork(o, observed, 5<<10),
 		transactionGrowth(o),
 		connectionGrowth(o),
 	}

@@ -1,0 +1,106 @@
+package main
+
+import (
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/seed3262c777/smtpproxy"
+)
+
+// This file measures connections whose hooks wait: for something that takes its time, or with
+// Delay.
+
+const wait = 50 * time.Millisecond
+
+// waits is a hook that waits for something, and for the client, which may leave.
+func waits(ctx *smtpproxy.Context, cmd smtpproxy.Command, _ smtpproxy.Connection, _ smtpproxy.Transaction) (smtpproxy.Decision, error) {
+	if cmd.Verb() != "NOOP" {
+		return nil, nil
+	}
+	t := time.NewTimer(wait)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+	return nil, nil
+}
+
+// delays is a hook that lets the client wait as long.
+func delays(_ *smtpproxy.Context, cmd smtpproxy.Command, _ smtpproxy.Connection, _ smtpproxy.Transaction) (smtpproxy.Decision, error) {
+	if cmd.Verb() != "NOOP" {
+		return nil, nil
+	}
+	return smtpproxy.Pass{Delay: wait}, nil
+}
+
+// waitWork compares connections whose hooks wait at each command with what the waits alone
+// take, and counts the goroutines that a connection has then.
+func waitWork(o *options, k kind) work {
+	n := within(o, o.waiting)
+	name := fmt.Sprintf("%s connections, %s", thousands(n), k)
+	d := dialogue{conns: n, steps: []exchange{lines(1, "NOOP")}}
+	alone := contender{"the waits alone", func() (runner, error) {
+		return runner{least: n, close: func() {}, run: func(times int) (time.Duration, error) {
+			start := time.Now()
+			var all sync.WaitGroup
+			for range n {
+				all.Go(func() {
+					for range times / n {
+						time.Sleep(wait)
+					}
+				})
+			}
+			all.Wait()
+			return time.Since(start), nil
+		}}, nil
+	}}
+	return work{
+		name:       name,
+		library:    d.withProcess(k),
+		references: []reference{{alone, growth, atMost(1.05)}},
+		more: func(_ *options, results []result) ([]result, error) {
+			goroutines, err := waitingGoroutines(d, k, n)
+			return append(results, counted(name+": goroutines of each", goroutines, remark("-"))), err
+		},
+	}
+}
+
+// waitingGoroutines returns how many goroutines a server has for each connection while all
+// hooks wait.
+func waitingGoroutines(d dialogue, k kind, n int) (float64, error) {
+	p, err := startProcess(k)
+	if err != nil {
+		return 0, err
+	}
+	defer p.stop()
+	before, err := p.ask(goroutinesRequest)
+	if err != nil {
+		return 0, err
+	}
+	all, err := d.connect(&p.server)
+	defer all.abort()
+	if err != nil {
+		return 0, err
+	}
+	most := 0.0
+	done := make(chan error, 1)
+	go func() {
+		_, err := d.lead(all, 20*n)
+		done <- err
+	}()
+	for {
+		select {
+		case err := <-done:
+			return (most - before) / float64(n), err
+		default:
+		}
+		now, err := p.ask(goroutinesRequest)
+		if err != nil {
+			return 0, err
+		}
+		most = max(most, now)
+		time.Sleep(wait / 10)
+	}
+}
