@@ -202,7 +202,7 @@ func (s *Session) askToConnect(ctx context.Context, c *Context, h optional[Conne
 			s.mu.Lock()
 			defer s.mu.Unlock()
 			if t := s.talked(); t != nil && v.refused {
-				t.x.Hook = h.name
+				t.hook = h.name
 			}
 			return v
 		}

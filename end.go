@@ -10,7 +10,8 @@ type End struct {
 	// Verb is the verb of the last command whose line isn't masked, empty if there was
 	// none; it holds no credential. Reply is the
 	// last reply that the client got, its enhanced status code in Lines, and with
-	// Disconnect if the connection was closed behind it.
+	// Disconnect if the connection was closed behind it. Behind a listener, of a reply
+	// of more than 128 octets it has the last line.
 	Verb  string
 	Reply Reply
 

@@ -3,6 +3,7 @@ package smtpproxy
 import (
 	"context"
 	"fmt"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -19,11 +20,15 @@ type talk struct {
 	// as other user code: a hook's Reply, on the goroutine of a Write, and its Command, say.
 	turn sync.Mutex
 
-	x      Exchange // its Command, Passed, Hook, Hooked and Octets
-	txn    transaction
-	since  time.Time // when the server has got the last of it
-	status int       // the next status of an LMTP message
-	done   bool      // the client has had its replies
+	// What stands in an Exchange: see there.
+	command, passed Command
+	hook            string
+	hooked          time.Duration
+	octets          int64
+
+	txn    transaction // before the command
+	since  time.Time   // when the server has got the last of it
+	status int         // the next status of an LMTP message
 }
 
 // talked returns what is noted, nil if nobody looks. Its caller holds s.mu.
@@ -37,9 +42,15 @@ func (s *Session) talked() *talk {
 // begin notes a line of the client's.
 func (t *talk) begin(q *call, txn transaction) {
 	if t != nil {
-		t.x = Exchange{Command: q.cmd}
-		t.txn, t.since, t.status, t.done = txn, time.Time{}, 0, false
+		t.reset()
+		t.command, t.txn = q.cmd, txn
 	}
+}
+
+// reset forgets the command before.
+func (t *talk) reset() {
+	t.command, t.passed, t.hook, t.hooked, t.octets = Command{}, Command{}, "", 0, 0
+	t.txn, t.since, t.status = transaction{}, time.Time{}, 0
 }
 
 // decided notes what has become of the line. Its caller holds s.mu.
@@ -47,13 +58,13 @@ func (t *talk) decided(q *call, d *decision) {
 	if t == nil {
 		return
 	}
-	t.x.Hook, t.x.Hooked = "", q.hooked
+	t.hook, t.hooked = "", q.hooked
 	if d.by == ByHook && q.links != nil {
-		t.x.Hook = q.link().name
+		t.hook = q.link().name
 	}
 	if d.kind == toServer {
-		t.x.Passed = q.cmd
-		t.x.Passed.Line = d.pass.Command
+		t.passed = q.cmd
+		t.passed.Line = d.pass.Command
 		t.since = time.Now()
 	}
 }
@@ -66,7 +77,7 @@ func (s *Session) handed(octets int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if t := s.talked(); t != nil {
-		t.x.Octets += int64(octets)
+		t.octets += int64(octets)
 		t.since = time.Now()
 	}
 }
@@ -85,11 +96,10 @@ func (s *Session) shown(by Source, r Reply, message bool) *Exchange {
 	if t == nil {
 		return nil
 	}
-	x := new(Exchange)
-	if !t.done {
-		*x = t.x
+	x := &Exchange{
+		Command: t.command, Passed: t.passed, Hook: t.hook, Hooked: t.hooked, Octets: t.octets,
+		Reply: r, By: by, Recipient: -1,
 	}
-	x.Reply, x.By, x.Recipient = r, by, -1
 	x.Reply.Disconnect = s.m.State().HasEnded()
 	if by == ByServer {
 		x.Hook = ""
@@ -107,7 +117,9 @@ func (s *Session) shown(by Source, r Reply, message bool) *Exchange {
 		txn = &t.txn
 	}
 	txn.view(&x.Transaction)
-	t.done = s.m.State() == dialogue.Command
+	if s.m.State() == dialogue.Command {
+		t.reset() // that was all
+	}
 	return x
 }
 
@@ -236,22 +248,35 @@ func amend(x *Exchange, d Decision) (amended bool, delay time.Duration, err erro
 // parsed returns a reply that is given as it is sent, with the enhanced status code that each
 // line begins with in its place (RFC 2034 section 4).
 func parsed(code int, lines []string) Reply {
-	r := Reply{Code: code, Enhanced: NoEnhancedCode, Lines: lines}
-	var texts []string
+	as := Reply{Code: code, Enhanced: NoEnhancedCode, Lines: lines}
+	if code/100 == 3 || len(lines) == 0 {
+		return as
+	}
+	texts := make([]string, len(lines))
+	var all EnhancedCode
 	for i, line := range lines {
-		var e EnhancedCode
-		first, text, _ := strings.Cut(line, " ")
-		n, _ := fmt.Sscanf(first, "%1d.%3d.%3d", &e[0], &e[1], &e[2])
-		if n != 3 || e.String() != first || e[0] != code/100 || i > 0 && e != r.Enhanced {
-			return Reply{Code: code, Enhanced: NoEnhancedCode, Lines: lines}
+		e, text, ok := cutEnhanced(line)
+		if !ok || e[0] != code/100 || i > 0 && e != all {
+			return as
 		}
-		r.Enhanced = e
-		texts = append(texts, text)
+		all, texts[i] = e, text
 	}
-	if texts != nil {
-		r.Lines = texts
+	return Reply{Code: code, Enhanced: all, Lines: texts}
+}
+
+// cutEnhanced cuts the enhanced status code off a line: class "." subject "." detail, without
+// leading zeros (RFC 3463 section 2).
+func cutEnhanced(line string) (e EnhancedCode, text string, ok bool) {
+	first, text, _ := strings.Cut(line, " ")
+	for i := range e {
+		digits, rest, more := strings.Cut(first, ".")
+		n, err := strconv.ParseUint(digits, 10, 16)
+		if err != nil || n > 999 || len(digits) > 1 && digits[0] == '0' || more != (i < 2) {
+			return e, line, false
+		}
+		e[i], first = int(n), rest
 	}
-	return r
+	return e, text, true
 }
 
 // greets tells whether a command is one by which a client names itself.

@@ -1,6 +1,7 @@
 package smtpproxy
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"log/slog"
@@ -25,10 +26,17 @@ type watch struct {
 	told    bool // the hook is, or has been
 
 	end      End
-	ended    bool // who has ended the dialogue, and why, stands in end
-	presumed End  // the same, if nothing else is known at the end
+	ended    bool  // who has ended the dialogue, and why, stands in end
+	presumed cause // the same, if nothing else is known at the end
 	last     []byte
 	accepted bool // the message is counted
+}
+
+// cause is who has ended a dialogue, and why.
+type cause struct {
+	by  Side
+	why Reason
+	err error
 }
 
 // watched returns what is noted for the End, nil if nobody is told. Its caller holds s.mu.
@@ -160,7 +168,7 @@ func (w *watch) because(by Side, why Reason, err error) {
 // presume notes who has ended the dialogue, and why, if nothing else is known at the end.
 func (w *watch) presume(by Side, why Reason, err error) {
 	if w != nil {
-		w.presumed = End{By: by, Reason: why, Err: err}
+		w.presumed = cause{by, why, err}
 	}
 }
 
@@ -172,8 +180,8 @@ func (w *watch) command(verb string) {
 	if verb != "" {
 		w.end.Verb = verb
 	}
-	if w.presumed.Reason == ReasonCommandTimeout || w.presumed.Reason == ReasonDataTimeout {
-		w.presumed = End{} // it has gone on after all
+	if w.presumed.why == ReasonCommandTimeout || w.presumed.why == ReasonDataTimeout {
+		w.presumed = cause{} // it has gone on after all
 	}
 }
 
@@ -265,7 +273,7 @@ func (w *watch) replied(code int, was dialogue.State, message bool, m *dialogue.
 	}
 	if ok { // QUIT is all that ends a dialogue so
 		w.because(SideClient, ReasonQuit, nil)
-	} else if w.presumed.Reason == ReasonServerClosed {
+	} else if w.presumed.why == ReasonServerClosed {
 		w.because(SideServer, ReasonRefused, nil)
 	}
 }
@@ -294,12 +302,20 @@ func (w *watch) replies(r Reply) {
 	}
 }
 
-// sent notes a reply to the client, or several.
+// sent notes a reply to the client, or several. Of a long one, such as that to EHLO, the last
+// line will do: it is kept as long as the connection is idle.
 func (w *watch) sent(replies []byte) {
-	if w != nil {
-		w.last = append(w.last[:0], replies...)
+	if w == nil {
+		return
 	}
+	if len(replies) > maxLast {
+		replies = replies[bytes.LastIndexByte(replies[:len(replies)-1], '\n')+1:]
+	}
+	w.last = append(w.last[:0], replies...)
 }
+
+// maxLast is how much is kept of the last reply, unless it is one line.
+const maxLast = 128
 
 // conclude completes the End.
 func (w *watch) conclude(m *dialogue.Machine) {
@@ -308,16 +324,16 @@ func (w *watch) conclude(m *dialogue.Machine) {
 	case why != dialogue.NoReason:
 		e.By, e.Reason = endOf(why, m.InMessage())
 	case !w.ended:
-		by := w.presumed
+		p := w.presumed
 		switch {
-		case by.Reason != ReasonServerClosed:
+		case p.why != ReasonServerClosed:
 		case m.IsRelay():
-			by.By = SideServer
+			p.by = SideServer
 		default:
 			// A server of one's own that closes says 421 before (RFC 5321 section 3.8).
-			by.Reason = ReasonClientGone
+			p.why = ReasonClientGone
 		}
-		e.By, e.Reason, e.Err = by.By, by.Reason, by.Err
+		e.By, e.Reason, e.Err = p.by, p.why, p.err
 	}
 	e.Received, e.Sent = w.traffic.Received.Load(), w.traffic.Sent.Load()
 	last := w.last

@@ -24,9 +24,10 @@ const (
 	echoing    kind = "TCP echo of the same bytes"
 	forwarding kind = "go-smtp forwarding to a second"
 
-	observed kind = "go-smtp with all that looks at it"
-	waiting  kind = "hooks that wait 50 ms"
-	delaying kind = "hooks that delay by 50 ms"
+	observed    kind = "go-smtp with all that looks at it"
+	bareWaiting kind = "bare go-smtp that waits 50 ms"
+	waiting     kind = "hooks that wait 50 ms"
+	delaying    kind = "hooks that delay by 50 ms"
 
 	refusing     kind = "go-smtp behind a hook that refuses"
 	bareRefusing kind = "a bare listener that refuses"
@@ -71,6 +72,9 @@ func start(k kind, sec security) (*server, error) {
 		go gosmtp.Serve(srv, outer, &smtpproxy.Proxy{Hook: smtpproxy.HookFunc(pass)})
 	case chained:
 		go gosmtp.Serve(srv, outer, &smtpproxy.Proxy{Hook: chainOf(3)})
+	case bareWaiting:
+		srv.Backend = smtp.BackendFunc(func(*smtp.Conn) (smtp.Session, error) { return slowSink{}, nil })
+		go srv.Serve(outer)
 	case observed:
 		go gosmtp.Serve(srv, outer, allOfIt)
 	case waiting:

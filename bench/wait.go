@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/seed3262c777/smtpproxy"
@@ -15,7 +14,7 @@ const wait = 50 * time.Millisecond
 
 // waits is a hook that waits for something, and for the client, which may leave.
 func waits(ctx *smtpproxy.Context, cmd smtpproxy.Command, _ smtpproxy.Connection, _ smtpproxy.Transaction) (smtpproxy.Decision, error) {
-	if cmd.Verb() != "NOOP" {
+	if cmd.Verb() != "RSET" {
 		return nil, nil
 	}
 	t := time.NewTimer(wait)
@@ -29,37 +28,27 @@ func waits(ctx *smtpproxy.Context, cmd smtpproxy.Command, _ smtpproxy.Connection
 
 // delays is a hook that lets the client wait as long.
 func delays(_ *smtpproxy.Context, cmd smtpproxy.Command, _ smtpproxy.Connection, _ smtpproxy.Transaction) (smtpproxy.Decision, error) {
-	if cmd.Verb() != "NOOP" {
+	if cmd.Verb() != "RSET" {
 		return nil, nil
 	}
 	return smtpproxy.Pass{Delay: wait}, nil
 }
 
-// waitWork compares connections whose hooks wait at each command with what the waits alone
-// take, and counts the goroutines that a connection has then.
+// slowSink is a session that waits as long by itself.
+type slowSink struct{ sink }
+
+func (slowSink) Reset() { time.Sleep(wait) }
+
+// waitWork compares connections whose hooks wait at each command with those of a bare server
+// that waits by itself, and counts the goroutines that a connection has then.
 func waitWork(o *options, k kind) work {
 	n := within(o, o.waiting)
 	name := fmt.Sprintf("%s connections, %s", thousands(n), k)
-	d := dialogue{conns: n, steps: []exchange{lines(1, "NOOP")}}
-	alone := contender{"the waits alone", func() (runner, error) {
-		return runner{least: n, close: func() {}, run: func(times int) (time.Duration, error) {
-			start := time.Now()
-			var all sync.WaitGroup
-			for range n {
-				all.Go(func() {
-					for range times / n {
-						time.Sleep(wait)
-					}
-				})
-			}
-			all.Wait()
-			return time.Since(start), nil
-		}}, nil
-	}}
+	d := dialogue{conns: n, steps: []exchange{lines(1, "RSET")}}
 	return work{
 		name:       name,
 		library:    d.withProcess(k),
-		references: []reference{{alone, growth, atMost(1.05)}},
+		references: []reference{{d.withProcess(bareWaiting), growth, atMost(1.05)}},
 		more: func(_ *options, results []result) ([]result, error) {
 			goroutines, err := waitingGoroutines(d, k, n)
 			return append(results, counted(name+": goroutines of each", goroutines, remark("-"))), err
