@@ -28,10 +28,12 @@ func (s *Session) ask(ctx context.Context, q *call, d *decision) {
 	defer s.endCall(c, q)
 	d.pass.Command = q.cmd.Line
 	for d.kind == toServer && !q.failed && q.goOn() {
-		c.unasked.Store(!q.route.asked(int(q.at)))
+		if unasked := !q.route.asked(int(q.at)); c.unasked.Load() != unasked {
+			c.unasked.Store(unasked)
+		}
 		s.conclude(ctx, c, q, d, s.callHook(ctx, c, q))
 	}
-	s.endContext(c)
+	q.looked = !s.endContext(c)
 	q.returned = true
 }
 
@@ -258,10 +260,12 @@ func (s *Session) newContext(ctx context.Context, client *conn) *Context {
 	return c
 }
 
-func (s *Session) endContext(c *Context) {
-	if c.end(calledOff) && s.cfg.HookTimeout <= 0 {
+// endContext ends a Context. It returns whether nobody has made anything of it.
+func (s *Session) endContext(c *Context) (unused bool) {
+	if unused = c.end(calledOff); unused && s.cfg.HookTimeout <= 0 {
 		s.spare = c
 	}
+	return unused
 }
 
 // check makes d of what a hook returned, if that is valid.

@@ -85,6 +85,7 @@ type call struct {
 	route  route
 	at     int32 // the hook that is called
 	failed bool  // a hook has
+	looked bool  // a hook has looked at its Context
 	next   bool  // a hook has asked for the next line
 	delay  time.Duration
 	hooked time.Duration // what the hooks took
@@ -121,17 +122,14 @@ func (s *Session) decide(ctx context.Context, line string, d *decision) {
 		if q.unknown {
 			s.awaitPTR()
 		}
-		began := time.Now()
+		began := s.now()
 		s.ask(ctx, &q, d)
-		if d.conn != nil {
-			s.waitFor(&q, d.conn)
-		}
-		q.hooked = time.Since(began)
+		s.waitFor(&q, d.conn, began)
 	default:
 		d.pass.Command = line
 	}
 	s.settle(&q, d)
-	if d.conn == nil && d.kind == toClient {
+	if d.conn == nil && d.kind == toClient && s.more != nil {
 		s.showAnswer(d)
 	}
 	if d.why != dialogue.NoReason {

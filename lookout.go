@@ -103,11 +103,25 @@ func (c *conn) holdBackHere(d time.Duration, reads bool) {
 	}
 }
 
-// waitFor holds the line back as the hook wants it, and takes note of what the client has
-// sent since the hook got it.
-func (s *Session) waitFor(q *call, c *conn) {
-	if q.delay > 0 {
+// now returns the time, if anybody wants to know how long something takes.
+func (s *Session) now() time.Time {
+	if s.more == nil {
+		return time.Time{}
+	}
+	return time.Now()
+}
+
+// waitFor holds a line of the client's back as the hook wants it, and takes note of what the
+// client has sent since the hook got it, at the time began. c is nil without a listener.
+func (s *Session) waitFor(q *call, c *conn, began time.Time) {
+	if c != nil && q.delay > 0 {
 		c.holdBack(q.delay, true)
+	}
+	if !began.IsZero() {
+		q.hooked = time.Since(began)
+	}
+	if c == nil || q.delay <= 0 && !q.looked {
+		return // it has sent nothing that was read
 	}
 	if behind := c.in.behind(); behind != q.behind {
 		q.behind = behind

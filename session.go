@@ -230,7 +230,10 @@ func (s *Session) hear(code int, lines []string) (r Reply, x *Exchange) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	over, message, by := s.m.State().HasEnded(), s.m.IsMessage(), ByServer
-	list := s.list(code, lines)
+	var list listing
+	if s.m.Greets() {
+		list = s.list(code, lines)
+	}
 	step := s.replied(code, s.accepts(code), list.size)
 	r = Reply{Code: code, Enhanced: NoEnhancedCode, Lines: lines, Disconnect: s.m.State().HasEnded()}
 	switch {
