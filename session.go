@@ -26,6 +26,10 @@ import (
 //     that the server has told in its EHLO reply; without one, a chunk of up
 //     to 4 GiB may pass.
 //
+// What is returned may have a Delay: wait for so long, or for the client's end if that comes
+// before, and only then execute it, or send it. To have a hook told that the client leaves
+// during Command, cancel its ctx with [ErrClientGone] (see context.WithCancelCause).
+//
 // When the connection ends, Close does for the session.
 //
 // Connect comes first, then Command and Replied are called alternately, and StartedTLS
@@ -203,8 +207,9 @@ func (s *Session) MustReset() bool {
 // be left out. A server that greets may tell its greeting too.
 //
 // It returns the reply that the client gets: with the lines given, unless a [KeywordHook]
-// has changed those of a reply to EHLO or LHLO. A reply that can't be one to the last
-// command, and one behind the end of the session, becomes a 421 with Disconnect.
+// has changed those of a reply to EHLO or LHLO, or a [ReplyHook] the reply. A reply that can't
+// be one to the last command, and one behind the end of the session, becomes a 421 with
+// Disconnect.
 func (s *Session) Replied(code int, lines ...string) Reply {
 	r, x := s.hear(code, lines)
 	if x == nil {

@@ -30,6 +30,7 @@ type client struct {
 	r       *bufio.Reader
 	out     *log.Logger
 	session *smtpproxy.Session
+	stop    <-chan struct{} // closed when the server stops
 
 	// The state machine.
 	greeted       bool
@@ -64,6 +65,7 @@ func (c *client) serve(ctx context.Context) error {
 		}
 		switch d := c.session.Command(ctx, line).(type) {
 		case smtpproxy.Pass:
+			c.wait(d.Delay)
 			if c.session.MustReset() {
 				c.transaction = transaction{}
 			}
@@ -83,14 +85,31 @@ func (c *client) answer(r smtpproxy.Reply) error {
 	if _, err := io.CopyN(io.Discard, c.r, c.session.Discard()); err != nil {
 		return err
 	}
+	c.wait(r.Delay)
 	_, err := r.WriteTo(c.conn)
 	return err
+}
+
+// wait waits for as long as a hook wants it. It doesn't notice that the client leaves, for
+// which it would have to read ahead.
+func (c *client) wait(d time.Duration) {
+	if d <= 0 {
+		return
+	}
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		c.conn.SetDeadline(time.Now().Add(timeout))
+	case <-c.stop:
+	}
 }
 
 // reply sends a reply of the server's own, as the session returns it.
 func (c *client) reply(code int, lines ...string) error {
 	r := c.session.Replied(code, lines...)
 	c.over = c.over || r.Disconnect
+	c.wait(r.Delay)
 	_, err := r.WriteTo(c.conn)
 	return err
 }
@@ -315,6 +334,7 @@ func serve(ctx context.Context, l net.Listener, p *smtpproxy.Proxy, out *log.Log
 				r:       bufio.NewReaderSize(conn, maxLine),
 				out:     out,
 				session: p.NewSession(describe(conn)),
+				stop:    ctx.Done(),
 			}
 			if err := c.serve(ctx); err != nil && err != io.EOF && ctx.Err() == nil {
 				out.Println("error:", err)
