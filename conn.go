@@ -188,10 +188,29 @@ func (c *conn) Close() error {
 	if unreported {
 		go c.s.report() // a log handler may take its time
 	}
+	if postponed && c.s.looks() {
+		go c.closePostponed() // who looks may take their time
+		return nil
+	}
 	if c.out.writing.TryLock() {
 		c.out.close(&c.client, postponed)
 		c.out.writing.Unlock()
 	}
+	return c.over()
+}
+
+// closePostponed closes the connection behind a greeting after STARTTLS that has waited for the
+// client's next command.
+func (c *conn) closePostponed() {
+	defer c.over()
+	c.client.LimitWrite(closeTime)
+	c.out.writing.Lock()
+	defer c.out.writing.Unlock()
+	c.sendKeptHere(false, false)
+}
+
+// over closes the client's connection, and notes that the server is through with it.
+func (c *conn) over() error {
 	c.s.mu.Lock()
 	c.s.over() // behind the last word, which counts
 	c.s.mu.Unlock()
@@ -328,10 +347,10 @@ func (c *conn) fail() {
 	_, isTLS := c.client.NetConn().(*tls.Conn)
 	tells := !c.client.IsDetached() && (!isTLS || c.s.m.InTLS()) // never amid a handshake
 	c.s.mu.Unlock()
+	defer c.client.Close() // what looks at replies may call runtime.Goexit once more
 	if tells {
 		c.respond(answer{reply: failureReply, by: ByFailure, copies: 1})
 	}
-	c.client.Close()
 }
 
 // finish ends the connection after its last reply, and returns the error that the

@@ -129,7 +129,7 @@ func (s *Session) decide(ctx context.Context, line string, d *decision) {
 		d.pass.Command = line
 	}
 	s.settle(&q, d)
-	if d.conn == nil && d.kind == toClient && s.more != nil {
+	if d.kind == toClient && s.more != nil {
 		s.showAnswer(d)
 	}
 	if d.why != dialogue.NoReason {
@@ -166,11 +166,11 @@ func (s *Session) beginCall(q *call, client *conn) {
 		name = ""
 	}
 	s.watched().command(name)
-	s.talked().begin(q, s.txn)
 	if q.asksHook {
 		q.unknown = !s.who.isKnown()
 		s.txn.name() // so that views, for which the stack has less room, needn't
 	}
+	s.talked().begin(q, s.txn)
 	s.copies, s.mustReset = 1, false
 }
 
@@ -203,7 +203,7 @@ func (s *Session) settle(q *call, d *decision) {
 	if d.kind == toClient {
 		s.answered(q, d)
 	}
-	s.talked().decided(q, d)
+	s.noteDecided(q, d)
 }
 
 // pass completes settle for a line that the hook has passed.

@@ -80,6 +80,9 @@ func (s *Session) startedTLS(t TLS) {
 		return
 	}
 	s.m.StartedTLS()
+	if t := s.talked(); t != nil {
+		t.reset()
+	}
 	s.conn.helo, s.conn.secure = HELO{}, &secure{tls: t}
 	s.line, s.exchange = "", nil
 	s.txn = transaction{}

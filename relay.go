@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"time"
 
 	"github.com/seed3262c777/smtpproxy/internal/dialogue"
 	"github.com/seed3262c777/smtpproxy/internal/timed"
@@ -59,9 +60,9 @@ func (c *conn) relayNext(p []byte, begins bool) (n int, err error) {
 		}
 		return 0, err
 	case dialogue.Postponed:
-		_, ok, err := c.nextLine(p, state)
+		line, ok, err := c.nextLine(p, state)
 		if ok {
-			c.answerPostponed()
+			c.answerPostponed(line)
 		}
 		return 0, err
 	case dialogue.Reset:
@@ -200,8 +201,9 @@ func (c *conn) answer(p []byte, d *decision) int {
 
 // answerPostponed answers the client's next command with the greeting that the
 // server had for it after STARTTLS.
-func (c *conn) answerPostponed() {
+func (c *conn) answerPostponed(line string) {
 	c.s.mu.Lock()
+	c.s.talked().begin(&call{cmd: Command{Line: line, Received: line}}, c.s.txn)
 	c.s.m.AnsweredPostponed()
 	c.s.moved(false)
 	c.s.mu.Unlock()
@@ -212,6 +214,9 @@ func (c *conn) answerPostponed() {
 func (c *conn) handMAIL(p []byte) int {
 	c.s.mu.Lock()
 	ok, line := c.s.m.HandMAIL(), c.s.line
+	if t := c.s.talked(); t != nil {
+		t.since = time.Now()
+	}
 	c.s.mu.Unlock()
 	if !ok {
 		return 0 // it was closed meanwhile

@@ -113,7 +113,7 @@ func (c *conn) moveByReply(code int, reply []byte) (step dialogue.Step, sent []b
 		}
 		switch size = list.size; {
 		case list.failed:
-			x = s.shown(ByFailure, failureReply.filled(dialogue.NoVerb), false)
+			x = s.shown(ByFailure, failureReply.filled(dialogue.NoVerb), 0)
 			return dialogue.Step{}, failureReply.appendTo(nil), x, false, c.waits.reply != nil
 		case list.lines != nil:
 			reply = printed(code, list.lines)
@@ -122,7 +122,7 @@ func (c *conn) moveByReply(code int, reply []byte) (step dialogue.Step, sent []b
 	message := s.m.IsMessage()
 	step = s.replied(code, s.accepts(code), size)
 	if step.Fate == dialogue.Forward && s.talked() != nil {
-		x = s.shown(ByServer, parsed(code, wire.ReplyLines(reply)), message)
+		x = s.shown(ByServer, parsed(code, wire.ReplyLines(reply)), oneIf(message))
 	}
 	c.waits.content = c.waits.content || step.News == dialogue.ContentBegins
 	waits = !s.m.MayReturn()
@@ -173,7 +173,7 @@ func (c *conn) talksEarly() bool {
 type answer struct {
 	reply   Reply
 	by      Source
-	copies  int  // how often the client gets it
+	copies  int  // how often the client still gets it
 	hold    bool // it may wait for others
 	message bool // it is one to a message
 }
@@ -186,7 +186,7 @@ func refusalOf(r dialogue.Refusal) answer { return answer{reply: replyOf(r), by:
 func (c *conn) respond(a answer) {
 	c.out.writing.Lock()
 	defer c.out.writing.Unlock()
-	for range a.copies {
+	for ; a.copies > 0 && !c.s.isHungUp(); a.copies-- {
 		c.client.RenewWrite()
 		c.sayOwn(a, true)
 	}
@@ -194,8 +194,12 @@ func (c *conn) respond(a answer) {
 
 // sayOwn is say for a reply that is not the server's.
 func (c *conn) sayOwn(a answer, reads bool) error {
+	statuses := 0
+	if a.message {
+		statuses = a.copies
+	}
 	c.s.mu.Lock()
-	x := c.s.shown(a.by, a.reply.filled(dialogue.NoVerb), a.message)
+	x := c.s.shown(a.by, a.reply.filled(dialogue.NoVerb), statuses)
 	c.s.mu.Unlock()
 	return c.say(x, a.reply.appendTo(nil), a.hold, reads)
 }
@@ -206,26 +210,46 @@ func (c *conn) say(x *Exchange, reply []byte, hold, reads bool) error {
 	if x == nil {
 		return c.send(reply, hold)
 	}
-	r, delay, changed, isLast := c.s.show(x)
-	if changed {
-		reply = r.appendTo(nil)
+	v := c.show(x, reply)
+	if v.changed {
+		reply = v.reply.appendTo(nil)
 	}
-	if delay > 0 {
+	if v.delay > 0 {
 		c.sendHeld()
-		c.holdBackHere(delay, reads)
+		c.holdBackHere(v.delay, reads)
 	}
 	c.client.RenewWrite() // the hooks' time is not the server's
-	if isLast {
+	if v.isLast {
 		c.s.mu.Lock()
 		c.s.endByHook()
 		c.wakeRead()
 		c.s.mu.Unlock()
 	}
-	err := c.send(reply, hold && !isLast)
-	if isLast && !reads {
+	err := c.send(reply, hold && !v.isLast)
+	if v.isLast && !reads {
 		c.client.InterruptReads() // a Read that waits for the client ends now
 	}
 	return err
+}
+
+// show shows a reply to who looks at replies. If one of them calls runtime.Goexit, which ends
+// the server's goroutine, and the connection with it, the client gets the reply as it is: it
+// tells what has happened. Its caller holds out.writing.
+func (c *conn) show(x *Exchange, reply []byte) showing {
+	returned, isLast := false, x.Reply.Disconnect
+	defer func() {
+		if returned {
+			return
+		}
+		c.client.RenewWrite()
+		c.send(reply, false)
+		if isLast {
+			c.client.Close() // no other reply follows
+		}
+	}()
+	v := c.s.show(x)
+	returned = true
+	return v
 }
 
 // send writes a reply to the client, or holds it while more commands wait. Its caller
@@ -291,13 +315,17 @@ func (c *conn) sendKeptHere(message, reads bool) {
 		return
 	}
 	var next wire.Reply
-	for b := kept.Held(); len(b) > 0; {
+	for b := kept.Held(); len(b) > 0 && !c.s.isHungUp(); {
 		n, code, err := next.Next(b)
 		if err != nil || n == 0 {
 			return // that can't be: whole replies are kept
 		}
+		statuses := 0
+		if message {
+			statuses = 1 + oneIf(n < len(b)) // more follow
+		}
 		c.s.mu.Lock()
-		x := c.s.shown(ByServer, parsed(code, wire.ReplyLines(b[:n])), message)
+		x := c.s.shown(ByServer, parsed(code, wire.ReplyLines(b[:n])), statuses)
 		c.s.mu.Unlock()
 		c.say(x, b[:n], false, reads)
 		b = b[n:]

@@ -215,14 +215,15 @@ func (s *Session) Replied(code int, lines ...string) Reply {
 	if x == nil {
 		return r
 	}
-	amended, delay, changed, isLast := s.show(x)
-	if changed {
-		r = amended
+	v := s.show(x)
+	if v.changed {
+		r = v.reply
 	}
-	r.Delay = delay
+	r.Delay = v.delay
+	r.Disconnect = r.Disconnect || v.isLast
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if isLast {
+	if v.isLast {
 		s.endByHook()
 	}
 	s.watched().replies(r)
@@ -260,7 +261,7 @@ func (s *Session) hear(code int, lines []string) (r Reply, x *Exchange) {
 	if by == ByServer {
 		seen = parsed(code, r.Lines)
 	}
-	return r, s.shown(by, seen, message)
+	return r, s.shown(by, seen, oneIf(message))
 }
 
 // StartedTLS tells the session that the server has completed a TLS handshake

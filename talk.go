@@ -3,6 +3,7 @@ package smtpproxy
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -29,6 +30,8 @@ type talk struct {
 	txn    transaction // before the command
 	since  time.Time   // when the server has got the last of it
 	status int         // the next status of an LMTP message
+
+	hungUp bool // a hook has made a reply the last one
 }
 
 // talked returns what is noted, nil if nobody looks. Its caller holds s.mu.
@@ -53,8 +56,9 @@ func (t *talk) reset() {
 	t.txn, t.since, t.status = transaction{}, time.Time{}, 0
 }
 
-// decided notes what has become of the line. Its caller holds s.mu.
-func (t *talk) decided(q *call, d *decision) {
+// noteDecided notes what has become of the line. Its caller holds s.mu.
+func (s *Session) noteDecided(q *call, d *decision) {
+	t := s.talked()
 	if t == nil {
 		return
 	}
@@ -65,6 +69,9 @@ func (t *talk) decided(q *call, d *decision) {
 	if d.kind == toServer {
 		t.passed = q.cmd
 		t.passed.Line = d.pass.Command
+		if s.m.State() == dialogue.Resetting {
+			t.passed.Line = s.line // MAIL: nobody is shown the RSET before it
+		}
 		t.since = time.Now()
 	}
 }
@@ -89,9 +96,10 @@ func (s *Session) looks() bool {
 	return s.talked() != nil
 }
 
-// shown returns the Exchange of a reply, nil if nobody looks. message tells that it is one
-// to a message. Its caller holds s.mu, and has moved the machine.
-func (s *Session) shown(by Source, r Reply, message bool) *Exchange {
+// shown returns the Exchange of a reply, nil if nobody looks. statuses is 0 if it isn't one to
+// a message, else how many of those are still to be shown that have moved the machine already,
+// this one among them. Its caller holds s.mu, and has moved the machine.
+func (s *Session) shown(by Source, r Reply, statuses int) *Exchange {
 	t := s.talked()
 	if t == nil {
 		return nil
@@ -100,14 +108,15 @@ func (s *Session) shown(by Source, r Reply, message bool) *Exchange {
 		Command: t.command, Passed: t.passed, Hook: t.hook, Hooked: t.hooked, Octets: t.octets,
 		Reply: r, By: by, Recipient: -1,
 	}
-	x.Reply.Disconnect = s.m.State().HasEnded()
+	x.Reply.Disconnect = r.Disconnect || s.m.State().HasEnded()
+	x.Reply.Delay = 0 // that is over
 	if by == ByServer {
 		x.Hook = ""
 		if !t.since.IsZero() {
 			x.Served = time.Since(t.since)
 		}
 	}
-	if message && s.m.IsLMTP() {
+	if statuses > 0 && s.m.IsLMTP() {
 		x.Recipient = t.status
 		t.status++
 	}
@@ -117,52 +126,90 @@ func (s *Session) shown(by Source, r Reply, message bool) *Exchange {
 		txn = &t.txn
 	}
 	txn.view(&x.Transaction)
-	if s.m.State() == dialogue.Command {
+	if s.m.State() == dialogue.Command && statuses <= 1 {
 		t.reset() // that was all
 	}
 	return x
+}
+
+// oneIf returns 1 for true, else 0.
+func oneIf(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 // endByHook notes that a hook ends the connection, with a reply that it has changed. Its
 // caller holds s.mu.
 func (s *Session) endByHook() {
 	if !s.m.State().HasEnded() {
+		if t := s.talked(); t != nil {
+			t.hungUp = true
+		}
 		s.watched().because(SideHook, ReasonRefused, nil)
 		s.m.HangUp(dialogue.NoReason)
 		s.moved(false)
 	}
 }
 
+// isHungUp tells whether a hook has made a reply the last one: no other status of a message
+// follows it.
+func (s *Session) isHungUp() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t := s.talked()
+	return t != nil && t.hungUp
+}
+
 // showAnswer shows the answer to a line, which the server doesn't get, where the library
 // doesn't stand in front of the server.
 func (s *Session) showAnswer(d *decision) {
 	s.mu.Lock()
-	x := s.shown(d.by, d.reply, d.message)
+	var x *Exchange
+	if !s.m.IsRelay() {
+		x = s.shown(d.by, d.reply, oneIf(d.message))
+	}
 	s.mu.Unlock()
 	if x == nil {
 		return
 	}
-	r, delay, changed, isLast := s.show(x)
-	if changed {
-		d.reply = r
+	if d.copies > 1 {
+		x.Recipient = -1 // it is the status of all of them
 	}
-	d.reply.Delay = max(d.reply.Delay, delay)
-	if isLast {
-		s.mu.Lock()
-		defer s.mu.Unlock()
+	v := s.show(x)
+	held := max(d.reply.Delay, v.delay)
+	if v.changed {
+		d.reply = v.reply
+	}
+	d.reply.Delay = held
+	d.reply.Disconnect = d.reply.Disconnect || v.isLast
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if v.isLast {
 		s.endByHook()
 	}
+	s.watched().replies(d.reply)
 }
 
-// show shows a reply to the hooks and to the observers. It returns the reply that the client
-// gets, and how long that is held back; changed is false if it is the same, and isLast true if
-// a hook has made it the last one. Its caller holds no lock.
-func (s *Session) show(x *Exchange) (r Reply, delay time.Duration, changed, isLast bool) {
+// showing is what has become of a reply that was shown.
+type showing struct {
+	reply   Reply // that the client gets
+	changed bool  // it isn't the same
+	isLast  bool  // a hook has made it the last one
+	delay   time.Duration
+}
+
+// show shows a reply to the hooks and to the observers. Its caller holds no lock.
+func (s *Session) show(x *Exchange) (v showing) {
 	if !s.enter(untilOver) {
-		return x.Reply, 0, false, false
+		return showing{reply: x.Reply}
 	}
 	defer s.leave()
 	ctx, cancel := context.Context(s.ctx), context.CancelFunc(func() {})
+	if x.Reply.Disconnect {
+		ctx = context.Background() // that of the session is done, but not what is made of its last word
+	}
 	if t := s.cfg.HookTimeout; t > 0 {
 		ctx, cancel = context.WithTimeoutCause(ctx, t, ErrHookTimeout)
 	}
@@ -170,19 +217,26 @@ func (s *Session) show(x *Exchange) (r Reply, delay time.Duration, changed, isLa
 	c := &Context{parent: ctx, state: &s.state}
 	defer c.end(calledOff)
 
-	wasLast := x.Reply.Disconnect
 	s.mu.Lock()
 	hooks := s.links().replies
 	s.mu.Unlock()
+	first := x.Reply
+	returned, name := false, ""
+	defer func() {
+		if !returned {
+			s.exited(Failure{Err: ErrHookExit, Command: x.Command, Hook: name})
+		}
+	}()
 	for i := len(hooks) - 1; i >= 0; i-- {
-		h := hooks[i]
-		o := s.guard(ctx, func() (Decision, error) { return h.hook.Reply(c, *x) })
+		h, y := hooks[i], x.clone()
+		name = h.name
+		o := s.guard(ctx, func() (Decision, error) { return h.hook.Reply(c, y) })
 		if o.failure == nil {
-			amended, d, err := amend(x, o.decision)
+			amended, delay, err := amend(x, o.decision)
 			if err == nil {
-				delay = max(delay, d)
+				v.delay = max(v.delay, delay)
 				if amended {
-					changed, x.Hook = true, h.name
+					x.Hook = h.name
 				}
 				continue
 			}
@@ -191,12 +245,28 @@ func (s *Session) show(x *Exchange) (r Reply, delay time.Duration, changed, isLa
 		o.failure.Command, o.failure.Hook = x.Command, h.name
 		s.logFailure(*o.failure)
 	}
+	returned = true
 	s.observe(func(o *Observer) {
 		if o.Exchanged != nil {
-			o.Exchanged(c, *x)
+			o.Exchanged(c, x.clone())
 		}
 	})
-	return x.Reply, delay, changed, x.Reply.Disconnect && !wasLast
+	v.reply, v.isLast = x.Reply, x.Reply.Disconnect && !first.Disconnect
+	v.changed = !x.Reply.reads(&first)
+	return v
+}
+
+// clone returns a copy that is whoever's it is shown to: what one does to it, even where it
+// has been given up, is nothing to the others.
+func (x *Exchange) clone() Exchange {
+	y := *x
+	y.Reply.Lines = slices.Clone(y.Reply.Lines)
+	return y
+}
+
+// reads tells whether the client reads the same in r and in other.
+func (r *Reply) reads(other *Reply) bool {
+	return r.Code == other.Code && r.Enhanced == other.Enhanced && slices.Equal(r.Lines, other.Lines)
 }
 
 // amend makes of an Exchange's reply what a hook wants of it, if that is valid: see
@@ -210,7 +280,7 @@ func amend(x *Exchange, d Decision) (amended bool, delay time.Duration, err erro
 		return false, pass.Delay, nil
 	case change == nil:
 		return false, 0, fmt.Errorf("%w: %T", ErrInvalidDecision, d)
-	case change.Next:
+	case change.Next && !x.Reply.Next:
 		return false, 0, fmt.Errorf("%w: Next behind a reply", ErrInvalidDecision)
 	}
 	was := &x.Reply
@@ -223,13 +293,13 @@ func amend(x *Exchange, d Decision) (amended bool, delay time.Duration, err erro
 	} else if r.Enhanced != NoEnhancedCode {
 		r.Enhanced[0] = r.Code / 100
 	}
-	if change.Lines != nil {
+	if len(change.Lines) > 0 {
 		r.Lines = change.Lines
 	}
-	r.Disconnect = r.Disconnect || change.Disconnect || r.Code == 421
-	same := r.Code == was.Code && r.Enhanced == was.Enhanced && change.Lines == nil
+	// In LMTP, a status of 421 that nobody has changed to that is one of several.
+	r.Disconnect = r.Disconnect || change.Disconnect || r.Code == 421 && was.Code != 421
 	switch {
-	case same:
+	case r.reads(was):
 		amended = r.Disconnect != was.Disconnect
 	case was.Code < 400 && r.Code != was.Code, r.Code/100 < 4 != (was.Code/100 < 4):
 		return false, 0, fmt.Errorf("%w: %d changed to %d", ErrInvalidDecision, was.Code, r.Code)

@@ -44,11 +44,11 @@ func (c *conn) handshake(tc *tls.Conn) error {
 func (c *conn) sayBeneathTLS(a answer) {
 	reply := a.reply.appendTo(nil)
 	c.s.mu.Lock()
-	x := c.s.shown(a.by, a.reply.filled(dialogue.NoVerb), false)
+	x := c.s.shown(a.by, a.reply.filled(dialogue.NoVerb), 0)
 	c.s.mu.Unlock()
 	if x != nil {
-		if r, _, changed, _ := c.s.show(x); changed {
-			reply = r.appendTo(nil)
+		if v := c.s.show(x); v.changed {
+			reply = v.reply.appendTo(nil)
 		}
 	}
 	c.client.WriteBeneathTLS(reply, closeTime)

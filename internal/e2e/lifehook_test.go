@@ -134,6 +134,7 @@ type caller struct {
 	c         net.Conn
 	r         *bufio.Reader
 	sent, got int64
+	octets    []byte // that it has got
 	last      string // line of the last reply
 }
 
@@ -147,6 +148,7 @@ func newCaller(t *testing.T, c net.Conn) *caller {
 func (k *caller) Read(p []byte) (int, error) {
 	n, err := k.c.Read(p)
 	k.got += int64(n)
+	k.octets = append(k.octets, p[:n]...)
 	return n, err
 }
 
@@ -162,6 +164,7 @@ func (k *caller) send(octets string) {
 //	< 250     gets a reply that starts so
 //	TLS       shakes hands; NOTLS sends what is no handshake
 //	END       the server closes, and sends nothing before
+//	ALL       gets all that comes up to the end
 //	FIN       the client closes
 //	RST       the client resets the connection, if it can
 //	WAIT 11s  does nothing for so long, in a bubble
@@ -192,6 +195,8 @@ func (k *caller) play(steps string, call func()) {
 			if rest, _ := io.ReadAll(k.r); len(rest) > 0 {
 				k.t.Errorf("behind %q came %q", k.last, rest)
 			}
+		case "ALL":
+			io.Copy(io.Discard, k.r)
 		case "FIN":
 			k.c.Close()
 		case "RST":
