@@ -59,16 +59,18 @@ func (c *conn) startTLS() {
 		c.client.Close()
 		return
 	}
+	if !c.startedTLS(t) {
+		return
+	}
+	c.s.observeTLS(nil) // whose time isn't the server's
 	fresh := &conn{s: c.s, l: c.l, client: timed.NewConn(tc, &c.s.mu)}
 	fresh.client.Begin()
 	fresh.client.Count(c.client.Traffic())
-	if c.goOnIn(fresh, t) {
-		c.s.observeTLS(nil)
-	}
+	c.goOnIn(fresh)
 }
 
-// goOnIn begins the handover, and returns false if the connection was closed meanwhile.
-func (c *conn) goOnIn(fresh *conn, t TLS) bool {
+// startedTLS follows a handshake. It returns false if the connection was closed meanwhile.
+func (c *conn) startedTLS(t TLS) bool {
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()
 	if c.waits.closed.Load() {
@@ -76,9 +78,18 @@ func (c *conn) goOnIn(fresh *conn, t TLS) bool {
 	}
 	c.s.startedTLS(t)
 	c.s.watched().startedTLS()
+	return true
+}
+
+// goOnIn begins the handover, if the connection wasn't closed meanwhile.
+func (c *conn) goOnIn(fresh *conn) {
+	c.s.mu.Lock()
+	defer c.s.mu.Unlock()
+	if c.waits.closed.Load() {
+		return
+	}
 	c.to = &handover{fresh: fresh}
 	c.to.timer = time.AfterFunc(handoverTime, c.to.abandon)
-	return true
 }
 
 // claim decides, once, who goes on with the fresh connection: a call of Accept,

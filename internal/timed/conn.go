@@ -72,8 +72,10 @@ const (
 	direct int32 = iota
 	// raw is read and written by the Conn alone.
 	begun
-	// raw is another's, and so are its deadlines.
+	// raw is about to be another's: the server's deadlines have no effect.
 	detached
+	// raw is another's, and so are its deadlines.
+	released
 )
 
 // alertTime bounds the write of TLS's close_notify alert, which would otherwise be
@@ -124,12 +126,13 @@ func (c *Conn) IsCounted() bool { return c.traffic != nil }
 func (c *Conn) Detach() { c.stage.Store(detached) }
 
 // IsDetached tells whether Detach has been called. It needs no lock.
-func (c *Conn) IsDetached() bool { return c.stage.Load() == detached }
+func (c *Conn) IsDetached() bool { return c.stage.Load() >= detached }
 
 // Release takes all deadlines from raw, and returns it for who gets it.
 func (c *Conn) Release() net.Conn {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.stage.Store(released)
 	c.raw.SetDeadline(time.Time{})
 	return c.raw
 }
@@ -231,7 +234,7 @@ func (c *Conn) wantedReadLocked() Instant {
 // the true one.
 func (c *Conn) armReadLocked() error {
 	want, stage := c.wantedReadLocked(), c.stage.Load()
-	if stage == detached || !c.reads.late(want) && (want == c.reads.armed || stage == begun && resumesReads(c.raw)) {
+	if stage >= detached || !c.reads.late(want) && (want == c.reads.armed || stage == begun && resumesReads(c.raw)) {
 		return nil
 	}
 	err := c.reads.arm(want, c.raw.SetReadDeadline)
@@ -317,6 +320,10 @@ func (c *Conn) RenewWrite() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.writes.renew()
+	if c.stage.Load() == detached && c.writes.after > 0 {
+		c.writes.arm(c.writes.at, c.raw.SetWriteDeadline) // for what is still to be written
+		return
+	}
 	c.armWriteLocked()
 }
 
