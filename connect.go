@@ -62,6 +62,10 @@ func (s *Session) choose() {
 	var conn Connection
 	s.view(&conn)
 	s.mu.Unlock()
+	if !s.enter(always) { // what it is told of, it is told of before the end
+		return
+	}
+	defer s.leave()
 
 	own, failure, exits := s.cfg.links, &Failure{Err: ErrHookExit}, true
 	defer func() {

@@ -15,13 +15,19 @@ func (s *Session) observe(f func(*Observer)) {
 }
 
 func (s *Session) observeOne(o *Observer, f func(*Observer)) {
+	returned := false
 	defer func() {
-		if v := recover(); v != nil {
+		v := recover()
+		switch {
+		case v != nil:
 			s.log(slog.LevelError, "smtpproxy: observer panicked",
 				slog.Any("panic", v), slog.String("stack", string(debug.Stack())))
+		case !returned:
+			s.log(slog.LevelError, "smtpproxy: observer called runtime.Goexit")
 		}
 	}()
 	f(o)
+	returned = true
 }
 
 // connected tells that the connection has begun.

@@ -41,6 +41,7 @@ func playsWith(t *testing.T, server endServer, p *smtpproxy.Proxy, say string) (
 	k := newCaller(t, c)
 	leave := sync.OnceFunc(func() {
 		k.c.Close()
+		time.Sleep(time.Second) // it is the client that leaves
 		stop()
 		tr.Close()
 		<-served
@@ -48,6 +49,7 @@ func playsWith(t *testing.T, server endServer, p *smtpproxy.Proxy, say string) (
 	t.Cleanup(leave)
 	k.play(say, nil)
 	leave()
+	time.Sleep(3 * time.Hour) // who is told of the end may take their time
 	synctest.Wait()
 	close(ends)
 	for e := range ends {
