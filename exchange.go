@@ -34,7 +34,8 @@ type Exchange struct {
 	Octets int64
 
 	// Recipient is the index of the recipient that the status of an LMTP message is for
-	// (RFC 2033 section 4.2), among those accepted; else -1.
+	// (RFC 2033 section 4.2), among those accepted; else -1. In a Session of one's own, a
+	// Reply to be sent for several recipients is one Exchange, with -1: see Session.Copies.
 	Recipient int
 
 	// Connection and Transaction are as after the reply, but the Transaction is the one

@@ -121,6 +121,23 @@ func TestAHookChangesARefusalWhoeverGivesIt(t *testing.T) {
 	}
 }
 
+func TestAHookChangesWhatGoSMTPReplies(t *testing.T) {
+	bubble(t, "RCPT, and the end of a message", func(t *testing.T) {
+		octets, ends := playsWith(t, ofGoSMTP(), &smtpproxy.Proxy{Hook: repliesHook(func(x shownExchange) decision {
+			switch {
+			case x.Reply.Code == 550:
+				return reply{Code: 450, Lines: []string{"later"}}
+			case x.Command.Verb() == "DATA" && x.Reply.Code == 250:
+				return reply{Enhanced: enhanced{2, 6, 0}, Lines: []string{fmt.Sprint("taken: ", x.Octets, " octets for ", x.Transaction.Recipients.Len())}}
+			}
+			return nil
+		})}, toRcpt+"> RCPT TO:<nobody@b>|< 450 4.1.1 later|> DATA|< 354|> hi\r\n.|< 250 2.6.0 taken: 7 octets for 1|> QUIT|< 221|END")
+		if len(ends) != 1 || ends[0].Messages != 1 || ends[0].Recipients != 1 {
+			t.Errorf("the client got %q; the end: %v", octets, ends)
+		}
+	})
+}
+
 func TestTheLastReplyMayBeChangedAsOthersMay(t *testing.T) {
 	gate := func(*hookContext, connection) (decision, error) { return reply{Code: 554}, nil }
 	for _, row := range []struct {
