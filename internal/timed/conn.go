@@ -410,10 +410,18 @@ func (c *Conn) ReadAside(p []byte, until Instant) (n int, err error) {
 		switch {
 		case n > 0 && isTimeout(err):
 			return n, nil
-		case err == nil || !isTimeout(err):
+		case err == nil, !isTimeout(err), c.timesOutItself(until):
 			return n, err
 		}
 	}
+}
+
+// timesOutItself tells whether raw has met a timeout that is none of its deadline, which
+// ReadAside has set to until: the client's system doesn't answer any more, say.
+func (c *Conn) timesOutItself(until Instant) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.reads.armed == until && (until == 0 || until.Until() > 0)
 }
 
 // armAside gives raw the deadline of ReadAside, and returns an error if that has passed, or
