@@ -48,6 +48,7 @@ type standard struct {
 var (
 	calledOff = endedBy(context.Canceled)
 	closedOff = endedBy(ErrClosed)
+	goneOff   = endedBy(ErrClientGone)
 )
 
 func endedBy(cause error) *standard {

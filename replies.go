@@ -289,6 +289,7 @@ func (c *conn) writeFailed(err error) {
 	defer c.s.mu.Unlock()
 	if !c.s.m.State().HasEnded() {
 		c.s.watched().because(SideClient, ReasonClientGone, err)
+		c.s.ctx.end(goneOff) // a hook may have a line
 	}
 	c.s.m.WriteFailed()
 	c.s.moved(false)
