@@ -393,8 +393,10 @@ func (s *Session) logFailure(f Failure) {
 		attrs = append(attrs, slog.String("stack", string(f.Stack)))
 	}
 	level := slog.LevelError
-	if errors.Is(f.Err, context.Canceled) {
-		level = slog.LevelInfo // the connection was closed meanwhile
+	for _, end := range []error{context.Canceled, ErrClosed, ErrClientGone} {
+		if errors.Is(f.Err, end) {
+			level = slog.LevelInfo // the hook has given up, since it was called off
+		}
 	}
 	s.log(level, "smtpproxy: hook failed", attrs...)
 	s.observeFailure(f)
