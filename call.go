@@ -33,7 +33,7 @@ func (s *Session) ask(ctx context.Context, q *call, d *decision) {
 		}
 		s.conclude(ctx, c, q, d, s.callHook(ctx, c, q))
 	}
-	q.looked = !s.endContext(c)
+	q.looked = !s.endContext(ctx, c)
 	q.returned = true
 }
 
@@ -260,12 +260,24 @@ func (s *Session) newContext(ctx context.Context, client *conn) *Context {
 	return c
 }
 
-// endContext ends a Context. It returns whether nobody has made anything of it.
-func (s *Session) endContext(c *Context) (unused bool) {
-	if unused = c.end(calledOff); unused && s.cfg.HookTimeout <= 0 {
+// endContext ends a Context that was made from ctx. It returns whether nobody has made
+// anything of it.
+func (s *Session) endContext(ctx context.Context, c *Context) (unused bool) {
+	if unused = c.end(s.endOf(ctx)); unused && s.cfg.HookTimeout <= 0 {
 		s.spare = c
 	}
 	return unused
+}
+
+// endOf returns how a Context ends that was made from ctx: a call that has been given up
+// may still look why.
+func (s *Session) endOf(ctx context.Context) *standard {
+	if s.cfg.HookTimeout > 0 {
+		if cause := context.Cause(ctx); cause != nil {
+			return endedBy(cause)
+		}
+	}
+	return calledOff
 }
 
 // check makes d of what a hook returned, if that is valid.

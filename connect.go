@@ -170,7 +170,7 @@ func (s *Session) connect(ctx context.Context, client *conn) (v verdict) {
 	returned, name := false, ""
 	defer func() {
 		if returned {
-			s.endContext(c)
+			s.endContext(ctx, c)
 			return
 		}
 		c.end(calledOff)

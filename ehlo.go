@@ -63,7 +63,7 @@ func (s *Session) askForKeywords(hooks []optional[KeywordHook], kw *Keywords) (o
 	}
 	defer cancel()
 	c := &Context{parent: ctx, state: &s.state}
-	defer c.end(calledOff)
+	defer func() { c.end(s.endOf(ctx)) }()
 	returned, name := false, ""
 	defer func() {
 		if !returned {

@@ -215,7 +215,7 @@ func (s *Session) show(x *Exchange) (v showing) {
 	}
 	defer cancel()
 	c := &Context{parent: ctx, state: &s.state}
-	defer c.end(calledOff)
+	defer func() { c.end(s.endOf(ctx)) }()
 
 	s.mu.Lock()
 	hooks := s.links().replies
