@@ -234,7 +234,7 @@ func (c *conn) begin(reads bool) error {
 	}
 	var v verdict
 	if len(c.s.connectHooks()) > 0 {
-		v = c.connect(reads)
+		v = c.connect()
 	}
 	c.client.Begin()
 	if c.asksUser() {
@@ -253,19 +253,17 @@ func (c *conn) asksUser() bool {
 }
 
 // connect asks the hook about the client, and holds the greeting back as it wants. Its caller
-// holds out.writing, and in.reading too if reads says so.
-func (c *conn) connect(reads bool) verdict {
-	if !reads && c.in.reading.TryLock() { // else another goroutine's Read begins
-		defer c.in.reading.Unlock()
-		reads = true
-	}
-	var client *conn
-	if reads {
-		client = c
-	}
-	v := c.s.connect(c.s.ctx, client)
+// holds out.writing. It may read from the client, since a Read on another goroutine reads
+// only when the connection has begun.
+func (c *conn) connect() verdict {
+	v := c.s.connect(c.s.ctx, c)
 	if v.delay > 0 {
-		c.holdBackHere(v.delay, reads)
+		c.holdBackHere(v.delay, true)
+	}
+	if c.in.ahead.Len() > 0 {
+		c.s.mu.Lock()
+		defer c.s.mu.Unlock()
+		c.s.conn.earlyTalker = true
 	}
 	return v
 }
