@@ -52,7 +52,9 @@ const (
 // answer makes it a reply.
 //
 //go:noinline
-func (d *decision) answer(r *Reply) { *d = decision{kind: toClient, reply: r.filled(dialogue.NoVerb)} }
+func (d *decision) answer(r *Reply) {
+	*d = decision{conn: d.conn, behind: d.behind, kind: toClient, reply: r.filled(dialogue.NoVerb)}
+}
 
 // refuse makes it a refusal of the library's own.
 //
