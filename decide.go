@@ -131,6 +131,9 @@ func (s *Session) decide(ctx context.Context, line string, d *decision) {
 		d.pass.Command = line
 	}
 	s.settle(&q, d)
+	if d.kind == toClient && d.conn == nil {
+		d.reply.Delay = q.delay // also of what the library refuses behind the hook
+	}
 	if d.kind == toClient && s.more != nil {
 		s.showAnswer(d)
 	}
