@@ -210,6 +210,7 @@ func (c *conn) say(x *Exchange, reply []byte, hold, reads bool) error {
 	if x == nil {
 		return c.send(reply, hold)
 	}
+	c.client.Pause() // the hooks' time is neither the client's
 	v := c.show(x, reply)
 	if v.changed {
 		reply = v.reply.appendTo(nil)
@@ -218,7 +219,7 @@ func (c *conn) say(x *Exchange, reply []byte, hold, reads bool) error {
 		c.sendHeld()
 		c.holdBackHere(v.delay, reads)
 	}
-	c.client.RenewWrite() // the hooks' time is not the server's
+	c.client.RenewWrite() // nor the server's
 	if v.isLast {
 		c.s.mu.Lock()
 		c.s.endByHook()
