@@ -89,6 +89,10 @@ func (c *conn) holdBackHere(d time.Duration, reads bool) {
 		defer c.in.reading.Unlock()
 		reads = true
 	}
+	over := c.s.ctx.Done()
+	if c.hasEnded() {
+		over = c.s.closing() // it is the last word that is held back
+	}
 	until := timed.FromNow(d)
 	if reads && c.client.TakesDeadlines() {
 		if gone, timeUp := c.readAside(until); gone || timeUp {
@@ -99,7 +103,7 @@ func (c *conn) holdBackHere(d time.Duration, reads bool) {
 	defer t.Stop()
 	select {
 	case <-t.C:
-	case <-c.s.ctx.Done():
+	case <-over:
 	}
 }
 

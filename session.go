@@ -65,6 +65,8 @@ type extras struct {
 	withheld withheld // what a hook has deleted from the keywords
 	watch    *watch   // what is noted for the End
 	talk     *talk    // what is noted for an Exchange
+
+	closing chan struct{} // see there
 }
 
 // extras returns them, to be changed. Its caller holds s.mu.

@@ -95,12 +95,29 @@ func (s *Session) leave() {
 
 // over notes that the server is through with the connection. Its caller holds s.mu.
 func (s *Session) over() {
+	if !s.isOver && s.more != nil && s.more.closing != nil {
+		close(s.more.closing)
+	}
 	s.isOver = true
 	if w := s.watched(); w != nil && !w.over {
 		w.over = true
 		w.end.Duration = time.Since(w.began)
 		s.tell(w)
 	}
+}
+
+// closing returns what is closed when the server is through with the connection.
+func (s *Session) closing() <-chan struct{} {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	x := s.extras()
+	if x.closing == nil {
+		x.closing = make(chan struct{})
+		if s.isOver {
+			close(x.closing)
+		}
+	}
+	return x.closing
 }
 
 // tell tells the hook of the end, once, when none of its methods runs any more. Its caller
