@@ -217,6 +217,9 @@ func (c *conn) say(x *Exchange, reply []byte, hold, reads bool) error {
 	}
 	if v.delay > 0 {
 		c.sendHeld()
+		if c.out.ticking && c.out.timer.Stop() {
+			c.out.ticking = false // else it would wait, too, on a goroutine
+		}
 		c.holdBackHere(v.delay, reads)
 	}
 	c.client.RenewWrite() // nor the server's
