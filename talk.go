@@ -31,7 +31,8 @@ type talk struct {
 	since  time.Time   // when the server has got the last of it
 	status int         // the next status of an LMTP message
 
-	hungUp bool // a hook has made a reply the last one
+	hungUp bool     // a hook has made a reply the last one
+	last   *Context // of the hooks that are shown the last reply
 }
 
 // talked returns what is noted, nil if nobody looks. Its caller holds s.mu.
@@ -206,10 +207,9 @@ func (s *Session) show(x *Exchange) (v showing) {
 		return showing{reply: x.Reply}
 	}
 	defer s.leave()
-	ctx, cancel := context.Context(s.ctx), context.CancelFunc(func() {})
-	if x.Reply.Disconnect {
-		ctx = context.Background() // that of the session is done, but not what is made of its last word
-	}
+	base := s.replyContext()
+	defer s.endReply(base)
+	ctx, cancel := context.Context(base), context.CancelFunc(func() {})
 	if t := s.cfg.HookTimeout; t > 0 {
 		ctx, cancel = context.WithTimeoutCause(ctx, t, ErrHookTimeout)
 	}
@@ -267,6 +267,30 @@ func (x *Exchange) clone() Exchange {
 // reads tells whether the client reads the same in r and in other.
 func (r *Reply) reads(other *Reply) bool {
 	return r.Code == other.Code && r.Enhanced == other.Enhanced && slices.Equal(r.Lines, other.Lines)
+}
+
+// replyContext returns the Context that those for a reply are made from. The dialogue's own
+// is done with its last reply, which has still to be seen: then it is one that is done when
+// the server closes the connection.
+func (s *Session) replyContext() *Context {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t := s.talked()
+	if s.isOver || t == nil || !s.m.State().HasEnded() {
+		return s.ctx
+	}
+	t.last = &Context{parent: context.Background(), state: &s.state}
+	return t.last
+}
+
+// endReply follows the call that has made a Context of one by replyContext.
+func (s *Session) endReply(base *Context) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if t := s.talked(); t != nil && t.last == base {
+		t.last = nil
+		base.end(calledOff)
+	}
 }
 
 // amend makes of an Exchange's reply what a hook wants of it, if that is valid: see

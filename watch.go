@@ -99,6 +99,9 @@ func (s *Session) over() {
 		close(s.more.closing)
 	}
 	s.isOver = true
+	if t := s.talked(); t != nil && t.last != nil {
+		t.last.end(closedOff)
+	}
 	if w := s.watched(); w != nil && !w.over {
 		w.over = true
 		w.end.Duration = time.Since(w.began)
