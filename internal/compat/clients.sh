@@ -2,7 +2,8 @@
 # Sends mail with swaks, curl, msmtp and Python's smtplib, each on its default
 # way through SMTP: one message to examples/quickstart, which has to accept it,
 # then a small and a 10 MiB one to the sink beside this script, which has to
-# receive them octet for octet. Everything stays on 127.0.0.1.
+# receive them octet for octet; and, with swaks, one to a server whose log a test
+# of internal/e2e looks at. Everything stays on 127.0.0.1.
 #
 #	internal/compat/clients.sh
 #
@@ -50,6 +51,11 @@ for client in swaks curl msmtp smtplib; do
 	deliver "$client" small one@example.com Two@Example.COM three@example.net
 	deliver "$client" big one@example.com
 done
+log_of_a_session() { # with AUTH, which neither of the servers here has
+	go test -count=1 -v -run '^TestTheLogOfASessionWithSwaks' ./internal/e2e >"$tmp/go.log" || { cat "$tmp/go.log"; return 1; }
+	grep -q '^--- PASS' "$tmp/go.log" # and not SKIP
+}
+check swaks "session's log holds all, and no password" log_of_a_session
 check sink "holds $deliveries messages" [ "$(find "$tmp/mail" -name '*.eml' | wc -l)" = "$deliveries" ]
 check sink "ends cleanly" ends sink "$sink_pid"
 servers=("$quickstart_pid")

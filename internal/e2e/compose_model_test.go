@@ -221,6 +221,7 @@ type walk struct {
 	cmd     command
 	passed  pass
 	reply   *reply
+	by      *tree // who has given it
 	err     error
 	own     bool    // an answer to a hook's own challenge
 	only    bool    // nobody else gets it
@@ -366,7 +367,7 @@ func (w *walk) call(t *tree) bool {
 		if d.Next || d.Code == 334 {
 			w.askNext = append(w.askNext, t)
 		}
-		w.reply = &d
+		w.reply, w.by = &d, t
 	}
 	w.err = err
 	return false
