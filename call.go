@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime/debug"
+	"time"
 
 	"github.com/seed3262c777/smtpproxy/internal/ascii"
 	"github.com/seed3262c777/smtpproxy/internal/dialogue"
@@ -16,13 +17,13 @@ import (
 // ask calls the hooks on the line's way, and makes d their decision, checked; a
 // failure's decision if one has failed.
 func (s *Session) ask(ctx context.Context, q *call, d *decision) {
+	if s.more != nil && !s.enter(untilEnded) {
+		return
+	}
 	if s.cfg.HookTimeout > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeoutCause(ctx, s.cfg.HookTimeout, ErrHookTimeout)
 		defer cancel()
-	}
-	if s.more != nil && !s.enter(untilEnded) {
-		return
 	}
 	c := s.newContext(ctx, d.conn)
 	defer s.endCall(c, q)
@@ -235,16 +236,36 @@ func inTime(ctx context.Context, f func() (Decision, error)) outcome {
 	}()
 	select {
 	case o := <-outcomes:
-		if ctx.Err() == nil {
+		if ctx.Err() == nil || context.Cause(ctx) == ErrClientGone {
 			return o
 		}
 	case <-ctx.Done():
 		<-begun
+		if o, ok := afterClient(ctx, outcomes); ok {
+			return o
+		}
 	}
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		return outcome{failure: &Failure{Err: ErrHookTimeout}}
 	}
 	return outcome{failure: &Failure{Err: ctx.Err()}}
+}
+
+// afterClient goes on waiting for a hook whose client has left, which is no failure, as long
+// as there's time.
+func afterClient(ctx context.Context, outcomes <-chan outcome) (o outcome, ok bool) {
+	if context.Cause(ctx) != ErrClientGone {
+		return o, false
+	}
+	at, _ := ctx.Deadline()
+	t := time.NewTimer(time.Until(at))
+	defer t.Stop()
+	select {
+	case o = <-outcomes:
+		return o, true
+	case <-t.C:
+		return outcome{failure: &Failure{Err: ErrHookTimeout}}, true
+	}
 }
 
 // newContext returns a Context for one call. One that nobody can have made

@@ -46,8 +46,10 @@ type config struct {
 	Proxy
 	limits
 	policy dialogue.Policy
-	links  *links   // of Hook
-	verbs  []string // Commands in upper case
+	links  *links // of Hook
+	// unchosen has no hook, for a connection for which HookFor is not asked yet.
+	unchosen *links
+	verbs    []string // Commands in upper case
 	// afterSTARTTLS is TLSConfig as it is there.
 	afterSTARTTLS *tls.Config
 	log           *slog.Logger
@@ -63,12 +65,15 @@ func (p *Proxy) config() *config {
 	if p == nil {
 		p = new(Proxy)
 	}
-	links, err := linksOf(p.Hook)
+	of, err := linksOf(p.Hook)
 	if err != nil {
 		// A session of one's own has no Accept that would tell.
-		links, _ = linksOf(failing{err})
+		of, _ = linksOf(failing{err})
 	}
-	cfg := &config{Proxy: *p, links: links, limits: p.limits(), policy: p.policy(), invalid: invalid, log: p.Logger, level: slog.LevelDebug}
+	cfg := &config{
+		Proxy: *p, links: of, unchosen: &links{probe: of.probe},
+		limits: p.limits(), policy: p.policy(), invalid: invalid, log: p.Logger, level: slog.LevelDebug,
+	}
 	cfg.TLSKeywords = slices.Clone(p.TLSKeywords)
 	cfg.Observers = slices.Clone(p.Observers)
 	for _, v := range p.Commands {

@@ -24,8 +24,9 @@ import (
 // never while anybody reads, writes or closes or user code runs, but for the methods of
 // the client's connection that set deadlines. Two tokens are held during I/O:
 // in.reading by a Read, out.writing by whoever writes to the client. Who waits for
-// several takes them in the order in.reading, out.writing, s.mu; talksEarly, which has
-// out.writing, only tries whether in.reading is free. Close waits for neither token.
+// several takes them in the order in.reading, out.writing, the turn of who looks at replies
+// (see talk), s.mu; talksEarly, which has out.writing, only tries whether in.reading is free.
+// User code runs while the tokens are held. Close waits for none of them.
 type conn struct {
 	s      *Session
 	l      *listener
@@ -133,7 +134,7 @@ func (c *conn) Read(p []byte) (n int, err error) {
 		if !returned {
 			// The hook has called runtime.Goexit, or a log handler or a
 			// callback of the TLS configuration: this goroutine ends.
-			c.fail()
+			c.fail(true)
 		}
 	}()
 	if n, err = c.relay(p); err != nil {
@@ -150,7 +151,7 @@ func (c *conn) Write(p []byte) (int, error) {
 	returned := false
 	defer func() {
 		if !returned {
-			c.fail() // as in Read
+			c.fail(false) // as in Read
 		}
 	}()
 	n, waits, err := c.relayReplies(p)
@@ -225,10 +226,11 @@ func (c *conn) begin(reads bool) error {
 	if c.client.Begun() {
 		return nil
 	}
+	if c.s.begun && c.hasEnded() {
+		return net.ErrClosed // it has failed to begin
+	}
 	began := time.Now()
 	c.s.learn()
-	c.s.note(began)
-	c.s.connected()
 	if err := c.beginTLS(began); err != nil {
 		return err
 	}
@@ -272,12 +274,13 @@ func (c *conn) connect() verdict {
 // begun behind it, and has its hook.
 func (c *conn) beginTLS(began time.Time) (err error) {
 	err = net.ErrClosed // of runtime.Goexit in a callback of the TLS configuration
+	c.s.begins(began)
 	defer func() {
 		if c.asksUser() {
 			c.client.Pause()
 		}
 		c.s.choose()
-		w := c.s.note(began)
+		w := c.s.hasBegun(began)
 		if w == nil {
 			return
 		}
@@ -288,6 +291,7 @@ func (c *conn) beginTLS(began time.Time) (err error) {
 			w.because(SideClient, ReasonTLSFailed, err)
 		}
 	}()
+	c.s.connected()
 	if tc, ok := c.client.NetConn().(*tls.Conn); ok {
 		err = c.handshake(tc)
 		c.s.observeTLS(err)
@@ -337,7 +341,7 @@ func (c *conn) hangUp(why dialogue.Reason) {
 }
 
 // fail ends the connection where it isn't known how far it has come.
-func (c *conn) fail() {
+func (c *conn) fail(reads bool) {
 	c.s.mu.Lock()
 	c.s.m.Close()
 	c.s.moved(false)
@@ -347,7 +351,10 @@ func (c *conn) fail() {
 	c.s.mu.Unlock()
 	defer c.client.Close() // what looks at replies may call runtime.Goexit once more
 	if tells {
-		c.respond(answer{reply: failureReply, by: ByFailure, copies: 1})
+		c.out.writing.Lock()
+		defer c.out.writing.Unlock()
+		c.client.RenewWrite()
+		c.sayOwn(answer{reply: failureReply, by: ByFailure}, reads)
 	}
 }
 

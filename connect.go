@@ -22,17 +22,39 @@ func (s *Session) begin() {
 		return // it had ended before
 	}
 	began := time.Now()
-	s.note(began)
+	s.begins(began)
+	defer s.hasBegun(began)
 	s.connected()
 	s.choose()
-	s.note(began)
 }
 
-// note notes what somebody is to be told of a connection that has begun, as far as it is
-// known who that is. It returns what is noted for the End.
-func (s *Session) note(began time.Time) *watch {
+// begins notes that a connection begins, at that time. The end isn't told before hasBegun.
+func (s *Session) begins(at time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if w := s.note(at); w != nil {
+		w.begins = true
+		w.calls++
+	}
+}
+
+// hasBegun notes that it is known which hook a connection has. It returns what is noted for
+// the End.
+func (s *Session) hasBegun(at time.Time) *watch {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	w := s.note(at)
+	if w != nil && w.begins {
+		w.begins = false
+		w.calls--
+		s.tell(w)
+	}
+	return w
+}
+
+// note notes what somebody is to be told of a connection that began at that time, as far as it
+// is known who that is. It returns what is noted for the End. Its caller holds s.mu.
+func (s *Session) note(began time.Time) *watch {
 	s.begun = true
 	l, observed := s.links(), len(s.cfg.Observers) > 0
 	if observed || len(l.replies) > 0 {

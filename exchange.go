@@ -5,7 +5,9 @@ import "time"
 // Exchange is a reply that a client is about to get, and what it is the reply to. A
 // message has one for 354, and one for its end; in LMTP one for each recipient then.
 type Exchange struct {
-	// Command is the command, or the line of a SASL exchange, as the client has sent it. It
+	// Command is the command as the client has sent it. Of a line of a SASL exchange, it
+	// tells that it was one, and nothing of what it held: that is for the hook that has
+	// asked for it alone. It
 	// is empty for the greeting, and for the last word to a client that has sent nothing.
 	// Of a message it is DATA, or the last BDAT.
 	Command Command
@@ -65,7 +67,9 @@ func (s Source) String() string { return nameIn(sources[:], int(s)) }
 //
 // The functions are called one after the other for a connection, and not while a method of
 // its hook runs, on the goroutine on which the thing happens, which waits; for different
-// connections they are called concurrently. A panic is logged.
+// connections they are called concurrently. A panic, and runtime.Goexit, are logged. A function
+// may close the server or the connection, but must not write to it: it is called while a reply
+// is being written.
 type Observer struct {
 	// Connected: the server has first read from the connection, or written to it.
 	Connected func(ctx *Context, conn Connection)

@@ -41,7 +41,8 @@ type KeywordHook interface {
 //
 // An error, a panic and what is invalid leave the reply as it is, and are logged, since it tells
 // what has happened already. What nobody changes goes out octet for octet. The view of the
-// dialogue follows the server's reply, not what a hook makes of it.
+// dialogue follows the server's reply, not what a hook makes of it. Reply must not write to
+// the connection: it is called while a reply is being written.
 type ReplyHook interface {
 	Reply(ctx *Context, x Exchange) (Decision, error)
 }

@@ -109,7 +109,8 @@ type Proxy struct {
 	// Who decides, and what then.
 
 	// Hook decides about commands; nil passes all. It may be made of others, with
-	// Chain, Mux and Named, and be a ConnectHook, a KeywordHook and a DisconnectHook, too.
+	// Chain, Mux and Named, and be a ConnectHook, a KeywordHook, a ReplyHook and a
+	// DisconnectHook, too.
 	Hook Hook
 
 	// HookFor, if not nil, chooses the hook of a connection; nil is Hook. It is called once

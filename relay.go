@@ -87,7 +87,7 @@ func (c *conn) relayNext(p []byte, begins bool) (n int, err error) {
 		return 0, c.awaitReply()
 	}
 	// No Read that has begun finds the dialogue at another state.
-	c.fail()
+	c.fail(true)
 	return 0, net.ErrClosed
 }
 
@@ -173,6 +173,9 @@ func (c *conn) relayLine(p []byte, line string) int {
 	}
 	if c.endsBehindCR() {
 		return 0
+	}
+	if d.pass.Delay > 0 {
+		c.client.RenewWrite() // for a server that has set its deadline before it read
 	}
 	return c.hand(p, d.pass.Command)
 }

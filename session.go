@@ -79,8 +79,11 @@ func (s *Session) extras() *extras {
 
 // links returns the hooks. Its caller holds s.mu.
 func (s *Session) links() *links {
-	if s.more != nil && s.more.own != nil {
+	switch {
+	case s.more != nil && s.more.own != nil:
 		return s.more.own
+	case s.cfg.HookFor != nil:
+		return s.cfg.unchosen
 	}
 	return s.cfg.links
 }

@@ -47,7 +47,7 @@ func (s *Session) talked() *talk {
 func (t *talk) begin(q *call, txn transaction) {
 	if t != nil {
 		t.reset()
-		t.command, t.txn = q.cmd, txn
+		t.command, t.txn = seen(q.cmd), txn
 	}
 }
 
@@ -55,6 +55,15 @@ func (t *talk) begin(q *call, txn transaction) {
 func (t *talk) reset() {
 	t.command, t.passed, t.hook, t.hooked, t.octets = Command{}, Command{}, "", 0, 0
 	t.txn, t.since, t.status = transaction{}, time.Time{}, 0
+}
+
+// seen returns a line as all who look at replies may see it. What is in a line of a SASL
+// exchange is for nobody but who has asked for it.
+func seen(cmd Command) Command {
+	if cmd.SASL {
+		return Command{SASL: true, Pipelined: cmd.Pipelined}
+	}
+	return cmd
 }
 
 // noteDecided notes what has become of the line. Its caller holds s.mu.
@@ -73,6 +82,7 @@ func (s *Session) noteDecided(q *call, d *decision) {
 		if s.m.State() == dialogue.Resetting {
 			t.passed.Line = s.line // MAIL: nobody is shown the RSET before it
 		}
+		t.passed = seen(t.passed)
 		t.since = time.Now()
 	}
 }
@@ -327,7 +337,7 @@ func amend(x *Exchange, d Decision) (amended bool, delay time.Duration, err erro
 		amended = r.Disconnect != was.Disconnect
 	case was.Code < 400 && r.Code != was.Code, r.Code/100 < 4 != (was.Code/100 < 4):
 		return false, 0, fmt.Errorf("%w: %d changed to %d", ErrInvalidDecision, was.Code, r.Code)
-	case was.Code/100 == 3, was.Code == 250 && greets(x.Command):
+	case was.Code/100 == 3, was.Code == 250 && (greets(x.Command) || greets(x.Passed)):
 		return false, 0, fmt.Errorf("%w: a %d to %s changed", ErrInvalidDecision, was.Code, x.Command.Verb())
 	default:
 		if err := r.validate(dialogue.NoVerb, false); err != nil {

@@ -24,6 +24,7 @@ type watch struct {
 	calls   int  // of the hook, under way
 	over    bool // the server is through with the connection
 	told    bool // the hook is, or has been
+	begins  bool // it isn't known yet which hook that is
 
 	end      End
 	ended    bool  // who has ended the dialogue, and why, stands in end

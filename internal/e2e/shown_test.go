@@ -44,6 +44,9 @@ func tell(x shownExchange) string {
 	}
 	switch x.Passed.Line {
 	case x.Command.Line:
+		if x.Command.SASL && !x.Passed.SASL {
+			b.WriteString("!") // nobody is shown what such a line holds
+		}
 	case "":
 		b.WriteString("!")
 	default:

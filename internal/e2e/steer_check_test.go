@@ -101,6 +101,9 @@ func (m *steerModel) line(line string) error {
 		return m.message()
 	}
 	m.command = smtpproxy.Exchange{Command: command{Received: line, SASL: m.sasl}}
+	if m.sasl {
+		m.command.Command.Received = "" // nobody is shown what such a line holds
+	}
 	w := m.hooks.line(line, m.sasl, m.own)
 	wasSASL, wasOwn := m.sasl, m.own
 	m.sasl, m.own = false, false
@@ -114,6 +117,9 @@ func (m *steerModel) line(line string) error {
 		return m.refuses(line)
 	}
 	m.command.By, m.command.Passed = smtpproxy.ByServer, command{Line: w.cmd.Line}
+	if wasSASL {
+		m.command.Passed.Line = ""
+	}
 	return m.passes(w, line)
 }
 
