@@ -34,10 +34,11 @@ type KeywordHook interface {
 // greeting, a server's reply, each status of an LMTP message, a hook's Reply, and the library's
 // own. In a Chain, the last hook is asked first. nil and Pass{} change nothing. Of a Reply, the
 // fields that are zero keep what is there; Delay holds the reply back, and Disconnect closes the
-// connection behind it. Of a negative reply, the code may be changed to another 4xx or 5xx; a
-// change to 421 closes the connection. Every other code stays. A 354, a 334 and the reply to an
-// accepted HELO, EHLO or LHLO can be seen and held back, but not changed: what the client does
-// next hangs on them (see [KeywordHook]). All else is invalid.
+// connection behind it; at a status of an LMTP message, behind the last one, since a client that
+// lacks one sends the message again. Of a negative reply, the code may be changed to another 4xx
+// or 5xx; a change to 421 closes the connection likewise. Every other code stays. A 354, a 334
+// and the reply to an accepted HELO, EHLO or LHLO can be seen and held back, but not changed:
+// what the client does next hangs on them (see [KeywordHook]). All else is invalid.
 //
 // An error, a panic and what is invalid leave the reply as it is, and are logged, since it tells
 // what has happened already. What nobody changes goes out octet for octet. The view of the

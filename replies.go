@@ -186,7 +186,7 @@ func refusalOf(r dialogue.Refusal) answer { return answer{reply: replyOf(r), by:
 func (c *conn) respond(a answer) {
 	c.out.writing.Lock()
 	defer c.out.writing.Unlock()
-	for ; a.copies > 0 && !c.s.isHungUp(); a.copies-- {
+	for ; a.copies > 0; a.copies-- {
 		c.client.RenewWrite()
 		c.sayOwn(a, true)
 	}
@@ -320,7 +320,7 @@ func (c *conn) sendKeptHere(message, reads bool) {
 		return
 	}
 	var next wire.Reply
-	for b := kept.Held(); len(b) > 0 && !c.s.isHungUp(); {
+	for b := kept.Held(); len(b) > 0; {
 		n, code, err := next.Next(b)
 		if err != nil || n == 0 {
 			return // that can't be: whole replies are kept

@@ -31,7 +31,8 @@ type talk struct {
 	since  time.Time   // when the server has got the last of it
 	status int         // the next status of an LMTP message
 
-	hungUp bool     // a hook has made a reply the last one
+	due    bool     // other statuses follow the one that is shown
+	closes bool     // a hook ends the connection behind the last of them
 	last   *Context // of the hooks that are shown the last reply
 }
 
@@ -131,13 +132,15 @@ func (s *Session) shown(by Source, r Reply, statuses int) *Exchange {
 		x.Recipient = t.status
 		t.status++
 	}
+	over := s.m.State() == dialogue.Command && statuses <= 1
+	t.due = !over && x.Recipient >= 0 && t.status < t.txn.get().Recipients.Len()
 	s.view(&x.Connection)
 	txn := &s.txn
 	if !txn.get().Active && t.txn.get().Active {
 		txn = &t.txn
 	}
 	txn.view(&x.Transaction)
-	if s.m.State() == dialogue.Command && statuses <= 1 {
+	if over {
 		t.reset() // that was all
 	}
 	return x
@@ -155,22 +158,10 @@ func oneIf(b bool) int {
 // caller holds s.mu.
 func (s *Session) endByHook() {
 	if !s.m.State().HasEnded() {
-		if t := s.talked(); t != nil {
-			t.hungUp = true
-		}
 		s.watched().because(SideHook, ReasonRefused, nil)
 		s.m.HangUp(dialogue.NoReason)
 		s.moved(false)
 	}
-}
-
-// isHungUp tells whether a hook has made a reply the last one: no other status of a message
-// follows it.
-func (s *Session) isHungUp() bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	t := s.talked()
-	return t != nil && t.hungUp
 }
 
 // showAnswer shows the answer to a line, which the server doesn't get, where the library
@@ -220,17 +211,19 @@ func (s *Session) show(x *Exchange) (v showing) {
 	base := s.replyContext()
 	defer s.endReply(base)
 	ctx, cancel := context.Context(base), context.CancelFunc(func() {})
-	if t := s.cfg.HookTimeout; t > 0 {
-		ctx, cancel = context.WithTimeoutCause(ctx, t, ErrHookTimeout)
+	if limit := s.cfg.HookTimeout; limit > 0 {
+		ctx, cancel = context.WithTimeoutCause(ctx, limit, ErrHookTimeout)
 	}
 	defer cancel()
 	c := &Context{parent: ctx, state: &s.state}
 	defer func() { c.end(s.endOf(ctx)) }()
 
 	s.mu.Lock()
-	hooks := s.links().replies
+	hooks, t := s.links().replies, s.talked()
+	due, closes := t.due, t.closes
 	s.mu.Unlock()
 	first := x.Reply
+	x.Reply.Disconnect = first.Disconnect || closes
 	returned, name := false, ""
 	defer func() {
 		if !returned {
@@ -263,6 +256,12 @@ func (s *Session) show(x *Exchange) (v showing) {
 	})
 	v.reply, v.isLast = x.Reply, x.Reply.Disconnect && !first.Disconnect
 	v.changed = !x.Reply.reads(&first)
+	if v.isLast && due {
+		// Who lacks a status sends the message again (RFC 2033 section 4.2).
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		t.closes, v.reply.Disconnect, v.isLast = true, false, false
+	}
 	return v
 }
 

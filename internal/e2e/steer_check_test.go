@@ -27,8 +27,9 @@ type steerModel struct {
 	command smtpproxy.Exchange // what an Exchange tells of the command: Command, Passed, By, Octets
 	own     bool               // a hook has answered 334
 	sasl    bool
-	rcpts   int // that the server has accepted
-	ending  bool
+	rcpts   int  // that the server has accepted
+	closing bool // the dialogue ends
+	ending  bool // and has
 }
 
 // check holds all that came of the dialogue against the model.
@@ -110,7 +111,7 @@ func (m *steerModel) line(line string) error {
 	switch {
 	case w.err != nil:
 		m.command.By = smtpproxy.ByFailure
-		return m.says(failedReply(), -1)
+		return m.says(failedReply(), -1, false)
 	case w.reply != nil:
 		return m.replies(w, wasSASL && !wasOwn)
 	case m.first[m.next].By == smtpproxy.ByLibrary:
@@ -140,7 +141,7 @@ func (m *steerModel) replies(w *walk, cancels bool) error {
 		if r == 0 {
 			r = i
 		}
-		if err := m.says(saidBy(*w.reply, name), r); err != nil {
+		if err := m.says(saidBy(*w.reply, name), r, i < copies-1); err != nil {
 			return err
 		}
 	}
@@ -177,7 +178,7 @@ func (m *steerModel) refuses(line string) error {
 		if r == 0 {
 			r = i
 		}
-		if err := m.says(s, r); err != nil {
+		if err := m.says(s, r, i < copies-1); err != nil {
 			return err
 		}
 	}
@@ -269,21 +270,20 @@ func (m *steerModel) serves(what string, n int) error {
 		}
 		m.wrote = rest
 		s.last = s.code == 421 || s.code == 221
-		if err := m.says(s, recipient); err != nil {
+		if err := m.says(s, recipient, i < n-1); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// says follows one reply, through the hooks, to the client.
-func (m *steerModel) says(s said, recipient int) error {
+// says follows one reply, through the hooks, to the client. Where more are to come to the same
+// message, the client gets them before the end.
+func (m *steerModel) says(s said, recipient int, more bool) error {
 	if m.next >= len(m.heard) {
-		if m.ending {
-			return nil
-		}
 		return fmt.Errorf("the client didn't get %v", s)
 	}
+	s.last = s.last || m.closing
 	line := m.command.Command.Received
 	positive, code := s.code < 400, s.code
 	for i := len(m.top.kids) - 1; i >= 0; i-- {
@@ -296,7 +296,8 @@ func (m *steerModel) says(s said, recipient int) error {
 	}
 	h, x := m.heard[m.next], m.told[m.next]
 	m.next++
-	m.ending = m.ending || s.last
+	m.closing = s.last
+	m.ending = s.last && !more
 	if h.reply != s.String() {
 		return fmt.Errorf("the client got %q, want %q", h.reply, s)
 	}

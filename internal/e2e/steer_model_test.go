@@ -207,10 +207,14 @@ func whimOf(seed uint64, hook, line string, code, recipient int) whim {
 	sum := fnv.New64a()
 	fmt.Fprint(sum, seed, hook, line, code, recipient)
 	r := rand.New(rand.NewPCG(sum.Sum64(), 1))
-	switch n := r.IntN(400); {
+	n := r.IntN(400)
+	if recipient >= 0 {
+		n = r.IntN(40)
+	}
+	switch {
 	case n == 0:
 		return closers[r.IntN(len(closers))]
-	case n < 200:
+	case n%2 == 0:
 		return whims[r.IntN(5)]
 	}
 	return whims[r.IntN(len(whims))]

@@ -38,7 +38,6 @@ type steered struct {
 	wrong []string             // what must not be
 
 	heard []answered
-	conn  net.Conn
 	lines int
 
 	patience time.Duration // of the client
@@ -399,7 +398,8 @@ func (d *steered) hears(p *peer, line string, replies int) bool {
 	}
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	// An observer is told before the client gets it.
+	// An observer is told before the client gets it. At one of several statuses, the end
+	// comes behind the last one.
 	if n := len(d.heard); len(d.told) < n || d.told[n-1].Reply.Disconnect {
 		return false
 	}
