@@ -3,6 +3,8 @@ package e2e
 import (
 	"fmt"
 	"io"
+	"net"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -105,5 +107,35 @@ func TestAStateMachineIsToldToCloseBehindTheLastStatus(t *testing.T) {
 		if d, ok := s.Command(t.Context(), "NOOP").(reply); !ok || d.Code != 421 {
 			t.Errorf("%d: behind it comes %v", recipient, d)
 		}
+	}
+}
+
+// Nobody is told of the end while somebody is still shown a reply.
+func TestTheEndIsToldBehindAReplyThatIsBeingShownWhenTheServerCloses(t *testing.T) {
+	a, conn := newAttendant(1), make(chan net.Conn, 1)
+	showing, goOn := make(chan struct{}), make(chan struct{})
+	p := &smtpproxy.Proxy{Hook: a, Observers: []smtpproxy.Observer{a.observer(), {Exchanged: func(_ *hookContext, x smtpproxy.Exchange) {
+		if x.Command.Verb() != "NOOP" {
+			return
+		}
+		_, leave := a.enter(x.Connection.ID, "Exchanged", false)
+		defer leave()
+		close(showing)
+		<-goOn
+	}}}}
+	c := runScript(t, overTCP(t), p, func(c net.Conn) {
+		conn <- c
+		new(puppet).serve(c)
+	})
+	c.expect("220")
+	c.send("NOOP\r\n")
+	inTime(t, "the reply", showing)
+	(<-conn).Close()
+	for range 100 {
+		runtime.Gosched() // what would come now has every chance
+	}
+	close(goOn)
+	if wrong := a.await(1); len(wrong) > 0 {
+		t.Error(wrong)
 	}
 }
