@@ -340,7 +340,8 @@ func (c *conn) hangUp(why dialogue.Reason) {
 	c.respond(refusalOf(r))
 }
 
-// fail ends the connection where it isn't known how far it has come.
+// fail ends the connection where it isn't known how far it has come. Its caller holds
+// in.reading if reads says so.
 func (c *conn) fail(reads bool) {
 	c.s.mu.Lock()
 	c.s.m.Close()
