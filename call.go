@@ -29,8 +29,8 @@ func (s *Session) ask(ctx context.Context, q *call, d *decision) {
 	defer s.endCall(c, q)
 	d.pass.Command = q.cmd.Line
 	for d.kind == toServer && !q.failed && q.goOn() {
-		if unasked := !q.route.asked(int(q.at)); c.unasked.Load() != unasked {
-			c.unasked.Store(unasked)
+		if unasked := !q.route.asked(int(q.at)); s.state.unasked.Load() != unasked {
+			s.state.unasked.Store(unasked)
 		}
 		s.conclude(ctx, c, q, d, s.callHook(ctx, c, q))
 	}

@@ -30,11 +30,10 @@ import (
 type Context struct {
 	state *userState
 
-	mu      sync.Mutex
-	parent  context.Context
-	std     *standard   // made when a hook first waits for anything
-	client  *conn       // whose line the call is about; nil without a listener
-	unasked atomic.Bool // the hook that is called hasn't asked for the line
+	mu     sync.Mutex
+	parent context.Context
+	std    *standard // made when a hook first waits for anything
+	client *conn     // whose line the call is about; nil without a listener
 }
 
 // standard is the standard library's context that a Context stands for.
@@ -79,9 +78,7 @@ func (c *Context) WithContext(ctx context.Context) *Context {
 		panic("smtpproxy: nil context")
 	}
 	// Nobody ends it, so nothing is made for it that ctx would have to keep.
-	with := &Context{parent: ctx, state: c.state, std: &standard{Context: ctx, cancel: func(error) {}}}
-	with.unasked.Store(c.unasked.Load())
-	return with
+	return &Context{parent: ctx, state: c.state, std: &standard{Context: ctx, cancel: func(error) {}}}
 }
 
 // Deadline implements context.Context.
@@ -160,8 +157,9 @@ func (c *Context) end(ended *standard) (unused bool) {
 // userState holds one value of each type, for as long as the client's
 // connection lasts.
 type userState struct {
-	mu   sync.Mutex
-	last *userValue // a list: a slice would take three times the room where there's none
+	mu      sync.Mutex
+	last    *userValue  // a list: a slice would take three times the room where there's none
+	unasked atomic.Bool // the hook that is called hasn't asked for its line with Next
 }
 
 type userValue struct {

@@ -89,8 +89,8 @@ func (p *plain) command(h Hook, ctx *Context, cmd *Command, conn *Connection, tx
 	if err != nil {
 		return nil, err
 	}
-	before, unasked := State[plainAskers](ctx), ctx.unasked.Load()
-	defer ctx.unasked.Store(unasked)
+	before, unasked := State[plainAskers](ctx), ctx.state.unasked.Load()
+	defer ctx.state.unasked.Store(unasked)
 	r := route{askers: &askers{asked: before.take(l)}, only: cmd.SASL}
 	if unasked {
 		// They have asked for a line that has not come here: a hook before has answered
@@ -104,7 +104,7 @@ func (p *plain) command(h Hook, ctx *Context, cmd *Command, conn *Connection, tx
 	var asked []int
 	for i := l.next(&r, cmd.Line); i >= 0; i = l.next(&r, cmd.Line) {
 		link := &l.steps[i].link
-		ctx.unasked.Store(!r.asked(i))
+		ctx.state.unasked.Store(!r.asked(i))
 		d, err := link.hook.Command(ctx, *cmd, *conn, *txn)
 		pass, reply := partsOf(d)
 		switch {
