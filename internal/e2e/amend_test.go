@@ -20,7 +20,6 @@ import (
 type amended struct {
 	octets string
 	closed bool // by the reply
-	conn   connection
 }
 
 // amendDoors are the ways to a server that replies to NOOP with a code and lines.
@@ -96,8 +95,6 @@ var (
 	bad   = []string{"5.1.1 a", "5.1.1 b"}
 	plain = []string{"a"}
 )
-
-const badOctets = "550-5.1.1 a\r\n550 5.1.1 b\r\n"
 
 func TestAHookMayChangeWhatAReplySaysButNotWhatItMeans(t *testing.T) {
 	long := strings.Repeat("x", 512-len("550 5.1.1 \r\n"))

@@ -328,6 +328,9 @@ func TestTheEndIsToldBehindHookForWhateverComesOfIt(t *testing.T) {
 
 // printExchange prints an exchange in all ways that are meant to be safe.
 func printExchange(o *output, x shownExchange) error {
+	if x.Command.Verb() == "EHLO" {
+		return nil // which has none
+	}
 	for _, v := range []any{x, &x, []shownExchange{x}, map[string]shownExchange{"x": x}, struct{ X shownExchange }{x}} {
 		fmt.Fprintf(o, "%v %+v %#v %s %q %x %d\n", v, v, v, v, v, v, v)
 		fmt.Fprintln(o, v)

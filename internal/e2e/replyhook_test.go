@@ -210,6 +210,36 @@ func TestDisconnectClosesBehindAReplyForTheClientAndTheServer(t *testing.T) {
 	}
 }
 
+// In LMTP a status of 421 is one of those due, and the next one follows.
+func TestOnlyAChangeTo421Closes(t *testing.T) {
+	for why, row := range map[string]struct {
+		d    reply
+		want string
+		ends bool
+	}{
+		"another text":       {reply{Lines: []string{"full"}}, "421 4.2.2 full\r\n250 2.1.5 x\r\n", false},
+		"the same code":      {reply{Code: 421}, "421 4.2.2 x\r\n250 2.1.5 x\r\n", false},
+		"another code":       {reply{Code: 452}, "452 4.2.2 x\r\n250 2.1.5 x\r\n", false},
+		"Disconnect besides": {reply{Lines: []string{"full"}, Disconnect: true}, "421 4.2.2 full\r\n250 2.1.5 x\r\n", true}, // behind the last status
+	} {
+		bubble(t, why, func(t *testing.T) {
+			say := toLMTP + "> DATA|< 354|> .|< 4|< 250|FIN"
+			if row.ends {
+				say = toLMTP + "> DATA|< 354|> .|< 4|< 250|END"
+			}
+			octets, _ := playsWith(t, ofScript(srvLMTP+"C: DATA|S: 354 go|C: .|S: 421 4.2.2 x|S: 250 2.1.5 x|END"), &smtpproxy.Proxy{Hook: repliesHook(func(x shownExchange) decision {
+				if x.Reply.Code == 421 {
+					return row.d
+				}
+				return nil
+			})}, say)
+			if !strings.HasSuffix(octets, "354 go\r\n"+row.want) {
+				t.Errorf("the client got %q, want %q", octets, row.want)
+			}
+		})
+	}
+}
+
 func TestDisconnectEndsTheReadOfAServerThatReadsOnAnotherGoroutine(t *testing.T) {
 	for why, d := range map[string]reply{"Disconnect": {Disconnect: true}, "a change to 421": {Code: 421, Enhanced: enhanced{4, 7, 0}}} {
 		bubble(t, why, func(t *testing.T) {

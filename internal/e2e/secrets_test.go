@@ -69,8 +69,9 @@ func leaks(b []byte) (found []string) {
 			}
 		}
 	}
+	b = bytes.ToLower(b)
 	for _, n := range needles {
-		if bytes.Contains(bytes.ToLower(b), []byte(strings.ToLower(n))) {
+		if bytes.Contains(b, []byte(strings.ToLower(n))) {
 			found = append(found, n)
 		}
 	}

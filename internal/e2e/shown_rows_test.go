@@ -144,16 +144,13 @@ func TestEachReplyIsShownAsItIsAndTheClientGetsItOctetForOctet(t *testing.T) {
 	}
 }
 
-// lineDecides makes a hook of decisions about lines; it passes all others.
-func lineDecides(decisions map[string]decision) func(cmd command) (decision, error) {
+// lineDecides makes a hook of decisions about lines, or errors; it passes all others.
+func lineDecides(decisions map[string]any) func(cmd command) (decision, error) {
 	return func(cmd command) (decision, error) {
-		d, ok := decisions[cmd.Line]
-		if err, isErr := d.(errDecision); isErr {
-			return nil, err.error
+		if err, is := decisions[cmd.Line].(error); is {
+			return nil, err
 		}
-		if !ok {
-			return nil, nil
-		}
+		d, _ := decisions[cmd.Line].(decision)
 		return d, nil
 	}
 }
@@ -211,7 +208,7 @@ var libraryRows = []shownRow{
 // hookRows are about replies of a hook's, and of its failures.
 var hookRows = []shownRow{
 	{why: "a hook's replies", server: ofScript(srvHello + "END"),
-		command: lineDecides(map[string]decision{
+		command: lineDecides(map[string]any{
 			"NOOP":   reply{},
 			"VRFY x": reply{Code: 550, Enhanced: enhanced{5, 7, 1}, Lines: []string{"a", "b"}},
 			"HELP":   reply{Code: 214, Enhanced: smtpproxy.NoEnhancedCode, Lines: []string{"a"}},
@@ -220,21 +217,21 @@ var hookRows = []shownRow{
 		say:    hello + "> NOOP|< 250|> VRFY x|< 550|> HELP|< 214|> QUIT|< 221|END",
 		want:   shownHello + "NOOP! hook/h 250 2.0.0|VRFY! hook/h 550 5.7.1|HELP! hook/h 214|QUIT! hook/h 221 2.0.0 last",
 		octets: "220 x\r\n250 x\r\n250 2.0.0 OK\r\n550-5.7.1 a\r\n550 5.7.1 b\r\n214 a\r\n221 2.0.0 Bye\r\n"},
-	{why: "a hook's greeting of a client", server: ofScript("S: 220 x|END"), command: lineDecides(map[string]decision{"EHLO x": reply{Lines: []string{"x", "SIZE"}}}),
+	{why: "a hook's greeting of a client", server: ofScript("S: 220 x|END"), command: lineDecides(map[string]any{"EHLO x": reply{Lines: []string{"x", "SIZE"}}}),
 		say: "< 220|> EHLO x|< 250|FIN", want: "- server 220|EHLO! hook/h 250"},
 	{why: "a hook's own exchange", server: ofScript(srvHello + "END"), proxy: smtpproxy.Proxy{AllowInsecureAuth: true},
-		command: lineDecides(map[string]decision{"AUTH LOGIN": reply{Code: 334, Lines: []string{"VXNlcm5hbWU6"}}, "dXNlcg==": reply{Code: 334, Lines: []string{"UGFzc3dvcmQ6"}}, "cGFzcw==": reply{Code: 235}}),
+		command: lineDecides(map[string]any{"AUTH LOGIN": reply{Code: 334, Lines: []string{"VXNlcm5hbWU6"}}, "dXNlcg==": reply{Code: 334, Lines: []string{"UGFzc3dvcmQ6"}}, "cGFzcw==": reply{Code: 235}}),
 		say:     hello + "> AUTH LOGIN|< 334|> dXNlcg==|< 334|> cGFzcw==|< 235|FIN", want: shownHello + "AUTH! hook/h 334|sasl! hook/h 334|sasl! hook/h 235 2.0.0"},
 	{why: "a hook that ends the server's exchange, which nobody is shown the cancel of", server: ofScript(srvHello + "C: AUTH LOGIN|S: 334 x|C: *|S: 501 5.0.0 x|END"), proxy: smtpproxy.Proxy{AllowInsecureAuth: true},
-		command: lineDecides(map[string]decision{"AUTH LOGIN": pass{Next: true}, "dXNlcg==": reply{Code: 535}}),
+		command: lineDecides(map[string]any{"AUTH LOGIN": pass{Next: true}, "dXNlcg==": reply{Code: 535}}),
 		say:     hello + "> AUTH LOGIN|< 334|> dXNlcg==|< 535|FIN", want: shownHello + "AUTH server 334|sasl! hook/h 535 5.0.0"},
-	{why: "a hook that changes the command", server: ofScript(srvHello + "C: VRFY y|S: 252 2.5.2 x|END"), command: lineDecides(map[string]decision{"VRFY x": pass{Command: "VRFY y"}}),
+	{why: "a hook that changes the command", server: ofScript(srvHello + "C: VRFY y|S: 252 2.5.2 x|END"), command: lineDecides(map[string]any{"VRFY x": pass{Command: "VRFY y"}}),
 		say: hello + "> VRFY x|< 252|FIN", want: shownHello + "VRFY>VRFY y server 252 2.5.2"},
-	{why: "a hook that closes", server: ofScript(srvHello + "END"), command: lineDecides(map[string]decision{"NOOP": reply{Code: 550, Disconnect: true}}),
+	{why: "a hook that closes", server: ofScript(srvHello + "END"), command: lineDecides(map[string]any{"NOOP": reply{Code: 550, Disconnect: true}}),
 		say: hello + "> NOOP|< 550|END", want: shownHello + "NOOP! hook/h 550 5.0.0 last"},
-	{why: "a hook's failure", server: ofScript(srvHello + "END"), command: lineDecides(map[string]decision{"NOOP": errDecision{error: errTest}}),
+	{why: "a hook's failure", server: ofScript(srvHello + "END"), command: lineDecides(map[string]any{"NOOP": errTest}),
 		say: hello + "> NOOP|< 421|END", want: shownHello + "NOOP! failure 421 4.3.0 last"},
-	{why: "a hook's failure, and what OnFailure says", server: ofScript(srvHello + "END"), command: lineDecides(map[string]decision{"NOOP": errDecision{error: errTest}}),
+	{why: "a hook's failure, and what OnFailure says", server: ofScript(srvHello + "END"), command: lineDecides(map[string]any{"NOOP": errTest}),
 		proxy: smtpproxy.Proxy{OnFailure: func(*hookContext, smtpproxy.Failure) decision { return reply{Code: 451} }},
 		say:   hello + "> NOOP|< 451|FIN", want: shownHello + "NOOP! hook/h 451 4.0.0"},
 	{why: "a hook's failure at the keywords", server: ofScript("S: 220 x|C: EHLO x|S: 250 x|END"), kw: func(*smtpproxy.Keywords) error { return errTest },
@@ -246,15 +243,9 @@ var hookRows = []shownRow{
 		connect: func(*hookContext, connection) (decision, error) { return nil, errTest },
 		say:     "< 421|END", want: "- failure 421 4.3.0 last"},
 	{why: "a last LMTP chunk that a hook refuses, for each recipient", server: ofScript(srvLMTP + "C: NOOP|S: 250 2.0.0 x|END"),
-		command: lineDecides(map[string]decision{"BDAT 2 LAST": reply{Code: 552, Enhanced: enhanced{5, 3, 4}}}),
+		command: lineDecides(map[string]any{"BDAT 2 LAST": reply{Code: 552, Enhanced: enhanced{5, 3, 4}}}),
 		say:     toLMTP + `. "BDAT 2 LAST\r\nhi"|< 552|< 552|> NOOP|< 250|FIN`, want: shownLMTP + "BDAT! hook/h 552 5.3.4 #0 t2|BDAT! hook/h 552 5.3.4 #1 t2|NOOP server 250 2.0.0"},
 	{why: "go-smtp, which speaks for itself", server: ofGoSMTP(),
 		say:  toRcpt + "> RCPT TO:<nobody@b>|< 550|> DATA|< 354|> hi\r\n.|< 250|> QUIT|< 221|END",
 		want: shownHello + "MAIL server 250 2.0.0 t0|RCPT server 250 2.0.0 t1|RCPT server 550 5.1.1 t1|DATA server 354 t1|DATA server 250 2.0.0 7o t1|QUIT server 221 2.0.0 last"},
-}
-
-// errDecision stands for an error among decisions.
-type errDecision struct {
-	decision
-	error
 }

@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"net"
 	"strings"
@@ -98,7 +99,7 @@ func (a *album) String() string {
 }
 
 // onlookers are who may look at the replies of a dialogue.
-var onlookers = []string{"nobody", "a hook", "an observer", "two hooks, and an observer"}
+var onlookers = []string{"nobody", "a hook", "a hook that returns what it is shown", "an observer", "two hooks, and an observer"}
 
 // play plays the row while somebody looks. It returns what each was shown, and what the client
 // got.
@@ -126,6 +127,16 @@ func (row shownRow) play(t *testing.T, onlooker string) (albums []*album, octets
 	switch onlooker {
 	case "a hook":
 		f.OnReply = looks(album1)
+	case "a hook that returns what it is shown":
+		f.OnReply = func(_ *hookContext, x shownExchange) (decision, error) {
+			album1.add(x)
+			return x.Reply, nil
+		}
+		p.Observers = []smtpproxy.Observer{{Failed: func(_ *hookContext, f smtpproxy.Failure) {
+			if errors.Is(f, smtpproxy.ErrInvalidDecision) {
+				t.Error(f)
+			}
+		}}}
 	case "an observer":
 		p.Observers = observed(album1)
 	case "two hooks, and an observer":

@@ -175,7 +175,6 @@ var whims = []whim{
 	{what: "a line too long", decides: whimReturns(reply{Lines: []string{strings.Repeat("x", 512)}})},
 	{what: "another command", decides: whimReturns(pass{Command: "NOOP"})},
 	{what: "Next", decides: whimReturns(pass{Next: true})},
-	{what: "Next, by a Reply", decides: whimReturns(reply{Next: true, Lines: []string{"never"}})},
 	{what: "a nil pointer", decides: whimReturns((*reply)(nil))},
 	{what: "an error", decides: func(int, string) (decision, error) { return nil, errBroken }},
 	{what: "an error beside a decision", decides: func(int, string) (decision, error) { return reply{Lines: []string{"never"}}, errBroken }},
