@@ -105,7 +105,9 @@ type call struct {
 // decide fills in d, which must be zero but for what its maker knows: the hook's
 // decision, checked, then the library's own rules.
 func (s *Session) decide(ctx context.Context, line string, d *decision) {
-	q := call{cmd: Command{Line: line, Received: line, Pipelined: d.behind > nothingBehind}, behind: d.behind}
+	var q call
+	q.cmd.Line, q.cmd.Received, q.cmd.Pipelined = line, line, d.behind > nothingBehind
+	q.behind = d.behind
 	if !s.begun {
 		s.begin()
 	}

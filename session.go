@@ -215,8 +215,8 @@ func (s *Session) MustReset() bool {
 // has changed those of a reply to EHLO or LHLO, or a [ReplyHook] the reply. A reply that can't
 // be one to the last command, and one behind the end of the session, becomes a 421 with
 // Disconnect.
-func (s *Session) Replied(code int, lines ...string) Reply {
-	r, x := s.hear(code, lines)
+func (s *Session) Replied(code int, lines ...string) (r Reply) {
+	x := s.hear(code, lines, &r)
 	if x == nil {
 		return r
 	}
@@ -235,9 +235,9 @@ func (s *Session) Replied(code int, lines ...string) Reply {
 	return r
 }
 
-// hear lets a reply of the server's move the session. It returns the reply that the client
-// gets, and what is to be shown of it; nil if nobody looks.
-func (s *Session) hear(code int, lines []string) (r Reply, x *Exchange) {
+// hear lets a reply of the server's move the session, and makes r the reply that the client
+// gets. It returns what is to be shown of it, nil if nobody looks.
+func (s *Session) hear(code int, lines []string, r *Reply) *Exchange {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	over, message, by := s.m.State().HasEnded(), s.m.IsMessage(), ByServer
@@ -246,27 +246,27 @@ func (s *Session) hear(code int, lines []string) (r Reply, x *Exchange) {
 		list = s.list(code, lines)
 	}
 	step := s.replied(code, s.accepts(code), list.size)
-	r = Reply{Code: code, Enhanced: NoEnhancedCode, Lines: lines, Disconnect: s.m.State().HasEnded()}
+	r.Code, r.Enhanced, r.Lines, r.Disconnect = code, NoEnhancedCode, lines, s.m.State().HasEnded()
 	switch {
 	case list.failed:
-		r, by = failureReply.filled(dialogue.NoVerb), ByFailure
+		*r, by = failureReply.filled(dialogue.NoVerb), ByFailure
 	case over, step.Fate == dialogue.LoseStep:
-		r, by = failureReply.filled(dialogue.NoVerb), ByLibrary
+		*r, by = failureReply.filled(dialogue.NoVerb), ByLibrary
 	case list.lines != nil:
 		r.Lines = list.lines
 	}
-	if over {
-		return r, nil
+	if over || s.more == nil {
+		return nil
 	}
-	s.watched().replies(r)
+	s.watched().replies(*r)
 	if s.talked() == nil {
-		return r, nil
+		return nil
 	}
-	seen := r
+	seen := *r
 	if by == ByServer {
 		seen = parsed(code, r.Lines)
 	}
-	return r, s.shown(by, seen, oneIf(message))
+	return s.shown(by, seen, oneIf(message))
 }
 
 // StartedTLS tells the session that the server has completed a TLS handshake
