@@ -40,7 +40,7 @@ var amendDoors = map[string]func(t *testing.T, p *smtpproxy.Proxy, code int, lin
 			io.Copy(io.Discard, k.r) // up to the end, whoever brings it about
 			closes <- true
 		}()
-		time.Sleep(time.Second)
+		time.Sleep(time.Second) // in a bubble
 		var a amended
 		select {
 		case <-closes:

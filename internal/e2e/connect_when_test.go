@@ -118,7 +118,7 @@ func TestTheTimeOfTheHookIsNeitherTheClientsNorTheServers(t *testing.T) {
 				k := newCaller(t, client)
 				time.Sleep(time.Minute + 4*time.Second) // the greeting has 5
 				k.play("< 220", nil)
-				time.Sleep(silence)
+				time.Sleep(silence) // in a bubble
 				go k.send("NOOP\r\n")
 				if err := <-ended; (err != nil) != dies {
 					t.Errorf("the server's Read: %v", err)

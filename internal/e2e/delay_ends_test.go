@@ -57,7 +57,7 @@ func TestAWaitEndsWithTheConnectionAtOnce(t *testing.T) {
 				} else {
 					io.WriteString(a.client, octets)
 				}
-				time.Sleep(time.Minute)
+				time.Sleep(time.Minute) // in a bubble
 				select {
 				case <-a.closed:
 					t.Fatalf("it doesn't wait: %s", a)
@@ -95,7 +95,7 @@ func TestAWaitTakesNoneOfTheTimeThatTheServerGives(t *testing.T) {
 				}()
 				k := newCaller(t, client)
 				k.play("< 2|> NOOP|< 2", nil)
-				time.Sleep(silence)
+				time.Sleep(silence) // in a bubble
 				select {
 				case err := <-ended:
 					if !dies || !isDeadline(err) {
@@ -124,9 +124,9 @@ func TestAWaitTakesNoneOfCommandTimeout(t *testing.T) {
 				a := await(t, &smtpproxy.Proxy{Hook: hook(time.Minute), CommandTimeout: 5 * time.Second}, nil)
 				synctest.Wait()
 				go io.WriteString(a.client, "NOOP\r\n")
-				time.Sleep(10 * time.Second)
+				time.Sleep(10 * time.Second) // in a bubble
 				go io.WriteString(a.client, "HE")
-				time.Sleep(50*time.Second + rest)
+				time.Sleep(50*time.Second + rest) // in a bubble
 				go io.WriteString(a.client, "LP\r\n")
 				synctest.Wait()
 				if got := a.String(); strings.Contains(got, "1m5s <421") != dies || strings.HasSuffix(got, ">HELP, 1m4s <250") == dies {
@@ -144,7 +144,7 @@ func TestAWaitCostsNoGoroutine(t *testing.T) {
 			synctest.Wait()
 			before := goroutinesHere(t)
 			io.WriteString(a.client, "NOOP\r\n")
-			time.Sleep(time.Second)
+			time.Sleep(time.Second) // in a bubble
 			if n := goroutinesHere(t) - before; n != 0 {
 				t.Errorf("%d goroutines", n)
 			}

@@ -193,7 +193,7 @@ func TestADelayHoldsBackWhatIsDecided(t *testing.T) {
 				a := await(t, &smtpproxy.Proxy{Hook: row.hook, OnFailure: onFailure}, raw)
 				synctest.Wait()
 				go io.WriteString(a.client, row.say+"\r\n")
-				time.Sleep(three + 1)
+				time.Sleep(three + 1) // in a bubble
 				synctest.Wait()
 				if got := a.String(); got != row.want {
 					t.Errorf("got  %s\nwant %s", got, row.want)
@@ -266,7 +266,7 @@ func TestADelayOfConnectHoldsTheFirstReplyBack(t *testing.T) {
 					if early { // and is not gone: it wants an answer
 						go func() { io.WriteString(a.client, "EHLO x\r\n"); a.client.CloseWrite() }()
 					}
-					time.Sleep(three + 1)
+					time.Sleep(three + 1) // in a bubble
 					synctest.Wait()
 					got := a.String()
 					if early { // what comes behind is nothing to this test, and may be noted before
@@ -353,7 +353,7 @@ func TestRepliesToEarlierCommandsLeaveBeforeAWait(t *testing.T) {
 			a := await(t, &smtpproxy.Proxy{Hook: row.hook}, nil)
 			synctest.Wait()
 			go io.WriteString(a.client, "RSET\r\nNOOP\r\n")
-			time.Sleep(three + 1)
+			time.Sleep(three + 1) // in a bubble
 			synctest.Wait()
 			if got := a.String(); got != row.want {
 				t.Errorf("got  %s\nwant %s", got, row.want)

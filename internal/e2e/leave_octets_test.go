@@ -34,13 +34,13 @@ var flows = map[string]string{
 var meanwhile = map[string]smtpproxy.Hook{
 	"looks": decideIn(func(ctx *hookContext, cmd command) (decision, error) {
 		ctx.Done()
-		time.Sleep(time.Second)
+		time.Sleep(time.Second) // in a bubble
 		return pass{Next: cmd.Verb() == "AUTH" && !cmd.SASL}, nil
 	}),
 	"looks late": decideIn(func(ctx *hookContext, cmd command) (decision, error) {
-		time.Sleep(time.Second / 2)
+		time.Sleep(time.Second / 2) // in a bubble
 		context.AfterFunc(ctx, func() {})
-		time.Sleep(time.Second / 2)
+		time.Sleep(time.Second / 2) // in a bubble
 		return pass{Next: cmd.Verb() == "AUTH" && !cmd.SASL}, nil
 	}),
 	"lets wait": decide(func(cmd command) (decision, error) {
@@ -77,7 +77,7 @@ func flow(t *testing.T, f fronted, tr transport, octets string, size int) (codes
 			if _, err := c.Write(piece); err != nil {
 				return
 			}
-			time.Sleep(time.Second / 10)
+			time.Sleep(time.Second / 10) // in a bubble
 		}
 	}()
 	for r := bufio.NewReader(c); ; {
@@ -190,7 +190,7 @@ func TestNoMoreIsKeptThanMaxReadAheadAndTheRestArrivesLater(t *testing.T) {
 	const lines = 3000
 	for why, decide := range map[string]func(h *holder, ctx *hookContext){
 		"looks":     func(h *holder, ctx *hookContext) { ctx.Done(); synctest.Wait() },
-		"lets wait": func(h *holder, _ *hookContext) { h.decided <- pass{Delay: time.Minute}; time.Sleep(time.Second) },
+		"lets wait": func(h *holder, _ *hookContext) { h.decided <- pass{Delay: time.Minute}; time.Sleep(time.Second) }, // in a bubble
 	} {
 		bubble(t, why, func(t *testing.T) {
 			h := newHolder()
@@ -249,11 +249,11 @@ func TestWhatArrivesBehindSTARTTLSMeanwhileIsRefused(t *testing.T) {
 		behind,
 		want string
 	}{
-		{"the hook looks, a line", starttls(func(ctx *hookContext) decision { ctx.Done(); time.Sleep(three); return nil }), "NOOP evil\r\n", "503"},
-		{"the hook looks, half a line", starttls(func(ctx *hookContext) decision { ctx.Done(); time.Sleep(three); return nil }), "NO", "503"},
+		{"the hook looks, a line", starttls(func(ctx *hookContext) decision { ctx.Done(); time.Sleep(three); return nil }), "NOOP evil\r\n", "503"}, // in a bubble
+		{"the hook looks, half a line", starttls(func(ctx *hookContext) decision { ctx.Done(); time.Sleep(three); return nil }), "NO", "503"}, // in a bubble
 		{"the hook lets wait, a line", starttls(func(*hookContext) decision { return pass{Delay: three} }), "NOOP evil\r\n", "503"},
 		{"the hook lets wait, half a line", starttls(func(*hookContext) decision { return pass{Delay: three} }), "NO", "503"},
-		{"the hook looks, nothing", starttls(func(ctx *hookContext) decision { ctx.Done(); time.Sleep(three); return nil }), "", "220"},
+		{"the hook looks, nothing", starttls(func(ctx *hookContext) decision { ctx.Done(); time.Sleep(three); return nil }), "", "220"}, // in a bubble
 		{"the hook lets wait, nothing", starttls(func(*hookContext) decision { return pass{Delay: three} }), "", "220"},
 		{"the 220 is held back, nothing", amendsAt("STARTTLS", pass{Delay: three}), "", "220"},
 		{"the 220 is held back, a line, which is no handshake", amendsAt("STARTTLS", pass{Delay: three}), "NOOP evil\r\n", "220"},
@@ -270,7 +270,7 @@ func TestWhatArrivesBehindSTARTTLSMeanwhileIsRefused(t *testing.T) {
 			k := newCaller(t, client)
 			k.play("< 220|> EHLO x|< 250|> STARTTLS", nil)
 			start := time.Now()
-			time.Sleep(time.Second)
+			time.Sleep(time.Second) // in a bubble
 			k.send(row.behind)
 			k.expect(row.want)
 			if d := time.Since(start); d.Round(time.Millisecond) != three {
@@ -308,9 +308,9 @@ func TestAWaitBeforeAChunkIsDroppedDropsNothingElse(t *testing.T) {
 				}
 				for _, octet := range []string{"BDAT 6\r\n", "N", "O", "O", "P", "\r", "\n", "RSET\r\n"} {
 					io.WriteString(a.client, octet)
-					time.Sleep(each)
+					time.Sleep(each) // in a bubble
 				}
-				time.Sleep(10 * time.Second)
+				time.Sleep(10 * time.Second) // in a bubble
 				at := max(three, 6*each)
 				if strings.HasPrefix(why, "who") {
 					at = 6*each + three
@@ -338,7 +338,7 @@ func wantsLooking(verb string, d decision, takes time.Duration) smtpproxy.Hook {
 			return nil, nil
 		}
 		ctx.Done()
-		time.Sleep(takes)
+		time.Sleep(takes) // in a bubble
 		return d, nil
 	})
 }
@@ -351,7 +351,7 @@ func TestAHookThatLooksTakesNoneOfTheTimeForContent(t *testing.T) {
 			a := await(t, &smtpproxy.Proxy{Hook: wantsLooking("BDAT", nil, time.Hour), MinDataRate: 1000}, nil)
 			synctest.Wait()
 			io.WriteString(a.client, "EHLO x\r\nMAIL FROM:<a@a>\r\nRCPT TO:<b@b>\r\nBDAT 8 LAST\r\n1234")
-			time.Sleep(time.Hour + silence)
+			time.Sleep(time.Hour + silence) // in a bubble
 			io.WriteString(a.client, "5678")
 			synctest.Wait()
 			if got := a.String(); !strings.HasSuffix(got, "<"+why) {

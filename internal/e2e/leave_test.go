@@ -352,7 +352,7 @@ func TestTheCauseTellsWhatHasEndedAContext(t *testing.T) {
 	}{
 		{"the server closes the connection", 0, false, func(_ *holder, c net.Conn, _ *cableEnd) { c.Close() }, smtpproxy.ErrClosed},
 		{"the server closes the connection of a hook that has a time", time.Hour, false, func(_ *holder, c net.Conn, _ *cableEnd) { c.Close() }, smtpproxy.ErrClosed},
-		{"time is up", time.Minute, false, func(*holder, net.Conn, *cableEnd) { time.Sleep(time.Minute + 1) }, smtpproxy.ErrHookTimeout},
+		{"time is up", time.Minute, false, func(*holder, net.Conn, *cableEnd) { time.Sleep(time.Minute + 1) }, smtpproxy.ErrHookTimeout}, // in a bubble
 		{"the call is over", 0, false, func(h *holder, _ net.Conn, _ *cableEnd) { goesOn(h) }, context.Canceled},
 		{"the call of a hook that has a time is over", time.Hour, false, func(h *holder, _ net.Conn, _ *cableEnd) { goesOn(h) }, context.Canceled},
 		{"a held reply does not reach the client any more", 0, true, func(_ *holder, _ net.Conn, raw *cableEnd) { raw.cutWrites() }, smtpproxy.ErrClientGone},

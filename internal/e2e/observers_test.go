@@ -217,7 +217,7 @@ func TestAnObserverThatTakesItsTimeCostsNeitherSideAnyOfTheirs(t *testing.T) {
 	bubble(t, "an hour each", func(t *testing.T) {
 		server := ofGoSMTP(servertest.Configure(func(s *smtp.Server) { s.ReadTimeout, s.WriteTimeout = 10*time.Second, 10*time.Second }))
 		_, ends := playsWith(t, server, &smtpproxy.Proxy{TLSConfig: serverTLS(), CommandTimeout: time.Minute,
-			Observers: []smtpproxy.Observer{each(func(string) { time.Sleep(time.Hour) })}},
+			Observers: []smtpproxy.Observer{each(func(string) { time.Sleep(time.Hour) })}}, // in a bubble
 			hello+"WAIT 4s|> RCPT TO:<b@b>|< 5|WAIT 4s|> MAIL FROM:<a@a>|< 250|> STARTTLS|< 503|> RSET|< 250|> STARTTLS|< 220|TLS|> EHLO x|< 250|WAIT 4s|> QUIT|< 221|END")
 		if len(ends) != 1 || short(ends[0]) != "client: quit, QUIT 221 closed, 6 commands, 0 messages, 0 recipients" {
 			t.Errorf("the end: %v", ends)
@@ -307,14 +307,14 @@ func TestTheEndIsToldBehindHookForWhateverComesOfIt(t *testing.T) {
 				go func() {
 					<-asked
 					c.Close()
-					time.Sleep(time.Second)
+					time.Sleep(time.Second) // in a bubble
 					goOn <- true
 				}()
 				c.Write([]byte("220 x\r\n"))
 			})
 			c.SetDeadline(time.Time{})
 			c.expectEnd()
-			time.Sleep(time.Minute)
+			time.Sleep(time.Minute) // in a bubble
 			want := "connected |HookFor|disconnected server server closed"
 			if why == "it panics" {
 				want = "connected |HookFor|failed |disconnected server server closed"

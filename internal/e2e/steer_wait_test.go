@@ -89,7 +89,7 @@ func TestAThousandHooksThatWaitHaveOneGoroutineEachOnlyWhileTheyWait(t *testing.
 			if n := runtime.NumGoroutine() - idle; n > clients {
 				t.Errorf("%d goroutines more for %d calls that wait", n, clients)
 			}
-			time.Sleep(waits / 2)
+			time.Sleep(waits / 2) // in a bubble
 			for _, c := range conns[:clients/2] {
 				c.Close()
 			}
@@ -97,7 +97,7 @@ func TestAThousandHooksThatWaitHaveOneGoroutineEachOnlyWhileTheyWait(t *testing.
 			if n := runtime.NumGoroutine() - idle; n > clients/2 {
 				t.Errorf("%d goroutines more for %d calls that wait, and clients that have left", n, clients/2)
 			}
-			time.Sleep(waits / 2)
+			time.Sleep(waits / 2) // in a bubble
 			synctest.Wait()
 			if n := runtime.NumGoroutine() - idle; n > 0 {
 				t.Errorf("%d goroutines more when nobody waits", n)

@@ -368,7 +368,7 @@ func TestTheTimeThatIsNotTheClientsDoesNotCount(t *testing.T) {
 	pause := func(c *Conn, _ net.Conn) { c.Pause() }
 	resume := func(c *Conn, _ net.Conn) { c.Resume() }
 	renew := func(c *Conn, _ net.Conn) { c.RenewRead() }
-	wait := func(d time.Duration) step { return func(*Conn, net.Conn) { time.Sleep(d) } }
+	wait := func(d time.Duration) step { return func(*Conn, net.Conn) { time.Sleep(d) } } // in a bubble
 	const never = -1
 	for _, tt := range []struct {
 		why   string
