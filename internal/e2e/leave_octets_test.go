@@ -250,7 +250,7 @@ func TestWhatArrivesBehindSTARTTLSMeanwhileIsRefused(t *testing.T) {
 		want string
 	}{
 		{"the hook looks, a line", starttls(func(ctx *hookContext) decision { ctx.Done(); time.Sleep(three); return nil }), "NOOP evil\r\n", "503"}, // in a bubble
-		{"the hook looks, half a line", starttls(func(ctx *hookContext) decision { ctx.Done(); time.Sleep(three); return nil }), "NO", "503"}, // in a bubble
+		{"the hook looks, half a line", starttls(func(ctx *hookContext) decision { ctx.Done(); time.Sleep(three); return nil }), "NO", "503"},       // in a bubble
 		{"the hook lets wait, a line", starttls(func(*hookContext) decision { return pass{Delay: three} }), "NOOP evil\r\n", "503"},
 		{"the hook lets wait, half a line", starttls(func(*hookContext) decision { return pass{Delay: three} }), "NO", "503"},
 		{"the hook looks, nothing", starttls(func(ctx *hookContext) decision { ctx.Done(); time.Sleep(three); return nil }), "", "220"}, // in a bubble
