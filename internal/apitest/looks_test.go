@@ -1,4 +1,4 @@
-package smtpproxy_test
+package apitest
 
 import (
 	"crypto/tls"
