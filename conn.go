@@ -242,8 +242,11 @@ func (c *conn) begin(reads bool) error {
 	if c.asksUser() {
 		c.client.RenewWrite()
 	}
-	if v.refused {
+	switch {
+	case v.refused:
 		c.sayOwn(answer{reply: v.reply, by: v.by}, reads)
+	case v.restart != nil:
+		c.goOnAfresh()
 	}
 	return nil
 }
@@ -262,9 +265,12 @@ func (c *conn) connect() verdict {
 	if v.delay > 0 {
 		c.holdBackHere(v.delay, true)
 	}
-	if c.in.ahead.Len() > 0 {
-		c.s.mu.Lock()
-		defer c.s.mu.Unlock()
+	c.s.mu.Lock()
+	defer c.s.mu.Unlock()
+	switch {
+	case v.restart != nil:
+		c.s.restarts(v.restart, false)
+	case c.in.ahead.Len() > 0:
 		c.s.conn.earlyTalker = true
 	}
 	return v

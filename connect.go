@@ -138,7 +138,8 @@ func (f failing) Connect(*Context, Connection) (Decision, error) { return nil, f
 
 // Connect decides about the client, before it is greeted: it asks a [ConnectHook]. It
 // returns a Pass, or the Reply to send in the place of the greeting, with all fields filled
-// in, behind which the connection is closed; never nil, never a pointer. ctx is what the
+// in, behind which the connection is closed; never nil, never a pointer. With Restart set,
+// the server greets the client that it tells instead. ctx is what the
 // hook's Context is made from.
 //
 // A server with a state machine of its own calls it once, before Command. Behind a listener
@@ -149,10 +150,17 @@ func (s *Session) Connect(ctx context.Context) Decision {
 	if !v.refused {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		if s.m.State().HasEnded() {
+		switch {
+		case s.m.State().HasEnded():
 			return failureReply.filled(dialogue.NoVerb)
+		case v.restart == nil:
+			return Pass{Delay: v.delay}
 		}
-		return Pass{Delay: v.delay}
+		s.restarts(v.restart, false)
+		s.m.Restarted()
+		r := restartReply(v.restart)
+		r.Delay = v.delay
+		return r
 	}
 	d := decision{kind: toClient, by: v.by, reply: v.reply}
 	s.showAnswer(&d)
@@ -172,6 +180,7 @@ type verdict struct {
 	refused bool
 	reply   Reply // in its place, filled in
 	by      Source
+	restart *Origin // who the client is, if that is another
 }
 
 // connect asks the hooks about the client, whose connection is looked after if it isn't nil.
@@ -203,7 +212,7 @@ func (s *Session) connect(ctx context.Context, client *conn) (v verdict) {
 		name = h.name
 		delay := v.delay
 		v = s.askToConnect(ctx, c, h, conn)
-		if v.delay = max(v.delay, delay); v.refused {
+		if v.delay = max(v.delay, delay); v.refused || v.restart != nil {
 			break
 		}
 	}
@@ -253,6 +262,12 @@ func (s *Session) askToConnect(ctx context.Context, c *Context, h optional[Conne
 func verdictOf(d Decision) (verdict, error) {
 	pass, reply := partsOf(d)
 	switch {
+	case reply != nil && reply.Restart != nil:
+		if reply.hasMore() {
+			return verdict{}, fmt.Errorf("%w: Restart with something else", ErrInvalidDecision)
+		}
+		o := *reply.Restart
+		return verdict{restart: &o}, o.validate()
 	case reply != nil:
 		r := reply.filled(dialogue.NoVerb)
 		switch {
@@ -262,7 +277,7 @@ func verdictOf(d Decision) (verdict, error) {
 			return verdict{}, fmt.Errorf("%w: Next in the place of a greeting", ErrInvalidDecision)
 		}
 		r.Disconnect = true
-		return verdict{r.Delay, true, r, ByHook}, r.validate(dialogue.NoVerb, false)
+		return verdict{delay: r.Delay, refused: true, reply: r, by: ByHook}, r.validate(dialogue.NoVerb, false)
 	case pass == nil:
 		return verdict{}, fmt.Errorf("%w: %T", ErrInvalidDecision, d)
 	case pass.Command != "" || pass.Next:

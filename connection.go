@@ -25,6 +25,12 @@ type Connection struct {
 	RemoteIP   netip.Addr
 	RemotePort uint16
 
+	// Peer is who is connected: the address of the listener's connection, for which a
+	// PROXY header counts that the listener beneath has read. RemoteIP and RemotePort are
+	// the same, until a hook finds out that the client is another's (see Reply.Restart),
+	// which never changes Peer. So whom to believe is judged by Peer.
+	Peer netip.AddrPort
+
 	// RemotePTR is the client's host name from the reverse DNS, in lower
 	// case and confirmed by a lookup of its address; empty if unknown, and
 	// without Proxy.LookupPTR.
@@ -156,6 +162,7 @@ func (c *Connection) facts() facts {
 func (f *facts) view(c *Connection) {
 	*c = Connection{}
 	c.ID = f.id
+	c.Peer = f.peer()
 	c.RemoteIP, c.RemotePort, c.LocalIP, c.LocalPort = f.remoteIP, f.remotePort, f.localIP, f.localPort
 	c.RemoteUID, c.EarlyTalker, c.HELO = f.uid, f.earlyTalker, f.helo
 	if f.secure != nil {
@@ -167,13 +174,18 @@ func (f *facts) inTLS() bool { return f.secure != nil && f.secure.tls.Protocol !
 
 func (f *facts) hasAuth() bool { return f.secure != nil && f.secure.auth != (Auth{}) }
 
-// authenticate notes who the client is.
+// authenticate notes who the client is, or that it's nobody.
 func (f *facts) authenticate(a Auth) {
-	if f.secure == nil {
-		f.secure = new(secure)
+	switch {
+	case f.secure != nil:
+		f.secure.auth = a
+	case a != (Auth{}):
+		f.secure = &secure{auth: a}
 	}
-	f.secure.auth = a
 }
+
+// peer returns who is connected, unless something else was told.
+func (e *ends) peer() netip.AddrPort { return netip.AddrPortFrom(e.remoteIP, e.remotePort) }
 
 // ends are what a connection tells of both its ends.
 type ends struct {

@@ -46,6 +46,7 @@ const (
 	toServer kind = iota // the server gets pass
 	toClient             // the client gets reply, and the server perhaps pass
 	startTLS             // the library shakes hands with the client
+	restart              // the server starts afresh
 	tooLate              // the session was over before the decision
 )
 
@@ -133,6 +134,9 @@ func (s *Session) decide(ctx context.Context, line string, d *decision) {
 		d.pass.Command = line
 	}
 	s.settle(&q, d)
+	if d.kind == restart {
+		s.restart(ctx, d)
+	}
 	if d.kind == toClient && d.conn == nil {
 		d.reply.Delay = q.delay // also of what the library refuses behind the hook
 	}
@@ -207,8 +211,11 @@ func (s *Session) settle(q *call, d *decision) {
 	if d.kind == toServer {
 		s.pass(q, d)
 	}
-	if d.kind == toClient {
+	switch d.kind {
+	case toClient:
 		s.answered(q, d)
+	case restart:
+		s.restarts(d.reply.Restart, true)
 	}
 	s.noteDecided(q, d)
 }

@@ -2,6 +2,7 @@ package smtpproxy
 
 import (
 	"crypto/tls"
+	"net"
 	"sync/atomic"
 	"time"
 
@@ -10,20 +11,55 @@ import (
 )
 
 // handover is a client between two connections that the server has of it. After
-// STARTTLS the server gets a fresh connection, so that nothing that it knew is left
-// (RFC 3207 section 4.2), whatever server it is. This is how one goes:
+// STARTTLS, and where a hook has found the client to be another's, the server gets a fresh
+// connection, so that nothing that it knew is left (RFC 3207 section 4.2), whatever server
+// it is. This is how one goes:
 //
-//   - The Read of the old connection begins it: from then on what the server writes
-//     there is dropped, and its deadlines have no effect. The client shakes hands.
+//   - The Read of the old connection begins it, or the first Write: from then on what the
+//     server writes there is dropped, and its deadlines have no effect. After STARTTLS the
+//     client shakes hands.
 //   - The old connection tells the server of its end, and is closed by it. That closes
 //     nothing, but puts the handover into the listener's queue.
 //   - Accept takes it out and returns the fresh connection, which has the same Session.
-//     The server greets there; the client doesn't get that greeting, as it has had one.
+//     The server greets there. After STARTTLS the client doesn't get that greeting, as it
+//     has had one; else it is the reply that it waits for.
 //   - If that takes too long, or the listener is closed, the client is turned away.
 type handover struct {
 	fresh   *conn
 	timer   *time.Timer // turns the client away
 	claimed atomic.Bool // accepted by the server, or turned away
+}
+
+// addressedConn is a conn that has other addresses for the server than the client's
+// connection has.
+type addressedConn struct {
+	*conn
+	remote, local net.Addr
+}
+
+// RemoteAddr implements net.Conn.
+func (c *addressedConn) RemoteAddr() net.Addr { return c.remote }
+
+// LocalAddr implements net.Conn.
+func (c *addressedConn) LocalAddr() net.Addr { return c.local }
+
+// accepted returns the fresh connection as the server gets it.
+func (h *handover) accepted() net.Conn {
+	c := h.fresh
+	c.s.mu.Lock()
+	defer c.s.mu.Unlock()
+	t := c.s.toldOf()
+	if t == nil || t.remote == nil && t.local == nil {
+		return c
+	}
+	a := &addressedConn{c, t.remote, t.local}
+	if a.remote == nil {
+		a.remote = c.RemoteAddr()
+	}
+	if a.local == nil {
+		a.local = c.LocalAddr()
+	}
+	return a
 }
 
 // startTLS answers STARTTLS, shakes hands, and begins the handover.
@@ -79,6 +115,37 @@ func (c *conn) startedTLS(t TLS) bool {
 	c.s.startedTLS(t)
 	c.s.watched().startedTLS()
 	return true
+}
+
+// restart lets the server start afresh, for another client than it knows. Its caller holds
+// in.reading.
+func (c *conn) restart() {
+	if c.l.isClosed() {
+		c.hangUp(dialogue.NotAccepted)
+		return
+	}
+	c.out.writing.Lock()
+	defer c.out.writing.Unlock()
+	c.sendHeld() // replies to commands before
+	c.goOnAfresh()
+}
+
+// goOnAfresh begins the handover of a client that goes on as it is, with what it has sent.
+// Its caller holds out.writing, and in.reading, unless nobody can read yet.
+func (c *conn) goOnAfresh() {
+	if c.hasEnded() {
+		return
+	}
+	c.client.Detach()
+	fresh := &conn{s: c.s, l: c.l, client: timed.NewConn(c.client.Release(), &c.s.mu)}
+	fresh.client.Begin()
+	fresh.client.Count(c.client.Traffic())
+	fresh.in.ahead, fresh.in.err = c.in.ahead.Move(), c.in.err
+	c.s.mu.Lock()
+	c.s.m.Restarted()
+	c.s.talked().restarted()
+	c.s.mu.Unlock()
+	c.goOnIn(fresh)
 }
 
 // goOnIn begins the handover, if the connection wasn't closed meanwhile.

@@ -20,7 +20,8 @@ import (
 // With Proxy.TLSConfig, a client that has started TLS reaches the server as a
 // fresh connection, which Accept returns ahead of new clients once the server
 // has closed the old one. Its greeting is not sent to the client, which has
-// had one.
+// had one. So does a client that a hook has found to be another's (see
+// Reply.Restart), with the addresses told, as *net.TCPAddr; there the greeting is sent.
 func (p *Proxy) Listener(l net.Listener) net.Listener {
 	cfg := p.config()
 	if _, ours := l.(*listener); ours && cfg.invalid == nil {
@@ -56,19 +57,11 @@ func (l *listener) Accept() (net.Conn, error) {
 	if l.cfg.invalid != nil {
 		return nil, l.cfg.invalid
 	}
-	if l.cfg.TLSConfig == nil || l.cfg.ImplicitTLS {
-		// Nobody comes here twice.
-		raw, err := l.Listener.Accept()
-		if err != nil {
-			return nil, err
-		}
-		return newConn(raw, l), nil
-	}
 	for {
 		l.mu.Lock()
-		if c := l.takeFresh(); c != nil {
+		if h := l.takeFresh(); h != nil {
 			l.mu.Unlock()
-			return c, nil
+			return h.accepted(), nil
 		}
 		if !l.accepting {
 			l.accepting = true
@@ -126,12 +119,12 @@ func (l *listener) queue(h *handover) {
 
 // takeFresh returns the oldest fresh connection, nil if there is none. Its
 // caller holds l.mu.
-func (l *listener) takeFresh() *conn {
+func (l *listener) takeFresh() *handover {
 	for len(l.fresh) > 0 {
 		h := l.fresh[0]
 		l.fresh = l.fresh[1:]
 		if h.claim() {
-			return h.fresh
+			return h
 		}
 	}
 	return nil
@@ -180,8 +173,11 @@ func SessionOf(c net.Conn) (*Session, bool) {
 
 func unwrap(c net.Conn) (*conn, bool) {
 	for c != nil {
-		if c, ok := c.(*conn); ok {
+		switch c := c.(type) {
+		case *conn:
 			return c, true
+		case *addressedConn:
+			return c.conn, true
 		}
 		w, ok := c.(interface{ NetConn() net.Conn })
 		if !ok {

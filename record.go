@@ -45,10 +45,11 @@ func (s *Session) record(news dialogue.News, accepted *Recipient) {
 	case dialogue.Authenticated:
 		s.conn.authenticate(Auth{s.exchange.Mechanism, s.exchange.Username()})
 	case dialogue.Anew:
-		s.conn.helo = HELO{}
-		if s.conn.secure != nil {
-			s.conn.secure.auth = Auth{}
+		if t := s.toldOf(); t != nil {
+			t.helo, t.auth = HELO{}, Auth{} // the server has been told something else
 		}
+		s.conn.helo = HELO{}
+		s.conn.authenticate(Auth{})
 		if s.txn.get().Active {
 			s.txn = transaction{}
 		}
@@ -83,9 +84,8 @@ func (s *Session) startedTLS(t TLS) {
 	if t := s.talked(); t != nil {
 		t.reset()
 	}
-	s.conn.helo, s.conn.secure = HELO{}, &secure{tls: t}
-	s.line, s.exchange = "", nil
-	s.txn = transaction{}
+	s.conn.secure = &secure{tls: t}
+	s.startAfresh()
 }
 
 // accepts returns the recipient that a reply with the code accepts, nil if it

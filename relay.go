@@ -83,7 +83,7 @@ func (c *conn) relayNext(p []byte, begins bool) (n int, err error) {
 		return 0, io.ErrUnexpectedEOF
 	case dialogue.Closing, dialogue.Over:
 		return 0, c.finish()
-	case dialogue.Greeting, dialogue.Regreeting, dialogue.Executing, dialogue.Cancelling, dialogue.Resetting, dialogue.End:
+	case dialogue.Greeting, dialogue.Regreeting, dialogue.Restarting, dialogue.Executing, dialogue.Cancelling, dialogue.Resetting, dialogue.End:
 		return 0, c.awaitReply()
 	}
 	// No Read that has begun finds the dialogue at another state.
@@ -164,6 +164,9 @@ func (c *conn) relayLine(p []byte, line string) int {
 		return 0
 	case startTLS:
 		c.startTLS()
+		return 0
+	case restart:
+		c.restart()
 		return 0
 	case toClient:
 		return c.answer(p, &d)

@@ -30,8 +30,11 @@ func (c *conn) relayReplies(p []byte) (n int, waits bool, err error) {
 	if err := c.begin(false); err != nil {
 		return 0, false, err
 	}
-	if c.waits.closed.Load() {
-		return 0, false, net.ErrClosed // while it began
+	switch { // while it began
+	case c.waits.closed.Load():
+		return 0, false, net.ErrClosed
+	case c.client.IsDetached():
+		return len(p), false, nil
 	}
 	b := p
 	if c.out.partial.Len() > 0 {

@@ -46,6 +46,21 @@ type Reply struct {
 
 	// Delay holds the reply back for so long, as Pass.Delay does a line.
 	Delay time.Duration
+
+	// Restart lets the server start afresh, for the client that it tells: the server gets
+	// a connection with its addresses, and greets. That greeting is the reply, whatever its
+	// code. Nothing is left of what was known of the client before, HELO, AUTH and
+	// transaction among it, but TLS and what it has sent behind the command. With this, a
+	// hook can take XCLIENT (Postfix), say. Connection.Peer stays who is connected, and
+	// [State] what the hook has kept.
+	//
+	// A [ConnectHook] is asked about the client once more before that, unless it has
+	// decided so itself; its refusal is the reply then.
+	//
+	// It is a decision about a command other than AUTH, BDAT and STARTTLS, or of a
+	// ConnectHook; all other fields must be zero. From Session.Command it comes back with Code 421 and
+	// Disconnect, for a server that doesn't know of it.
+	Restart *Origin
 }
 
 // EnhancedCode is an enhanced status code: class, subject and detail (RFC 3463

@@ -65,6 +65,7 @@ type extras struct {
 	withheld withheld // what a hook has deleted from the keywords
 	watch    *watch   // what is noted for the End
 	talk     *talk    // what is noted for an Exchange
+	told     *told    // what a hook has told of the client
 
 	closing chan struct{} // see there
 }
@@ -89,8 +90,8 @@ func (s *Session) links() *links {
 }
 
 // NewSession returns a session for a connection that conn describes. An empty
-// conn.ID is replaced by a random UUID, an empty ServerID by the Proxy's. conn
-// may have greeted, started TLS and authenticated already.
+// conn.ID is replaced by a random UUID, an empty ServerID by the Proxy's, and a Peer that
+// isn't valid by RemoteIP and RemotePort. conn may have greeted, started TLS and authenticated already.
 func (p *Proxy) NewSession(conn Connection) *Session {
 	return p.session(conn, transaction{})
 }
@@ -106,7 +107,11 @@ func (p *Proxy) session(conn Connection, txn transaction) *Session {
 	if conn.ServerID != "" {
 		cfg.ServerID = conn.ServerID
 	}
-	return newSession(cfg, conn.facts(), conn.RemotePTR, txn, false)
+	s := newSession(cfg, conn.facts(), conn.RemotePTR, txn, false)
+	if conn.Peer.IsValid() {
+		s.extras().told = &told{peer: conn.Peer}
+	}
+	return s
 }
 
 // newSession returns a session. ptr is the client's host name, if it is known. relay
@@ -144,6 +149,9 @@ func (s *Session) Connection() Connection {
 // view makes conn the connection as a hook sees it now. Its caller holds s.mu.
 func (s *Session) view(conn *Connection) {
 	s.conn.view(conn)
+	if t := s.toldOf(); t != nil {
+		conn.Peer = t.peer
+	}
 	conn.ServerID = s.cfg.ServerID
 	if s.who != nil {
 		conn.RemotePTR = s.who.ptr

@@ -58,6 +58,13 @@ func (t *talk) reset() {
 	t.txn, t.since, t.status = transaction{}, time.Time{}, 0
 }
 
+// restarted notes that the server is about to greet once more.
+func (t *talk) restarted() {
+	if t != nil {
+		t.since = time.Now()
+	}
+}
+
 // seen returns a line as all who look at replies may see it. What is in a line of a SASL
 // exchange is for nobody but who has asked for it.
 func seen(cmd Command) Command {
@@ -313,6 +320,8 @@ func amend(x *Exchange, d Decision) (amended bool, delay time.Duration, err erro
 		return false, pass.Delay, nil
 	case change == nil:
 		return false, 0, fmt.Errorf("%w: %T", ErrInvalidDecision, d)
+	case change.Restart != nil:
+		return false, 0, fmt.Errorf("%w: Restart behind a reply", ErrInvalidDecision)
 	case change.Next && !x.Reply.Next:
 		return false, 0, fmt.Errorf("%w: Next behind a reply", ErrInvalidDecision)
 	}

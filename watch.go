@@ -278,9 +278,9 @@ func (w *watch) replied(code int, was dialogue.State, message bool, m *dialogue.
 		if was == dialogue.Executing {
 			w.end.Commands++ // BDAT
 		}
-	case was == dialogue.Greeting && code >= 400:
+	case (was == dialogue.Greeting || was == dialogue.Restarting) && code >= 400:
 		w.presume(SideServer, ReasonRefused, nil)
-	case was == dialogue.Executing && (ok || code == 354):
+	case (was == dialogue.Executing || was == dialogue.Restarting) && (ok || code == 354):
 		w.end.Commands++
 	}
 	switch news {

@@ -26,9 +26,10 @@ func TestTheServerAndTheLibraryAgreeAboutAnyDialogue(t *testing.T) {
 	decisions := []smtpproxy.Decision{
 		smtpproxy.Reply{}, smtpproxy.Reply{Code: 550}, smtpproxy.Reply{Code: 334}, smtpproxy.Reply{Code: 235},
 		smtpproxy.Pass{Command: "NOOP"}, smtpproxy.Pass{Command: "RSET"}, smtpproxy.Pass{Command: "DATA"}, smtpproxy.Pass{Next: true},
+		smtpproxy.Reply{Restart: &smtpproxy.Origin{RemotePort: 7}},
 	}
 	messages := 0
-	for seed := range uint64(2000) {
+	for seed := range uint64(2500) {
 		r := rand.New(rand.NewPCG(seed, 0))
 		masked, doubtful := "", false
 		s := NewSession(decide(func(_ *smtpproxy.Context, cmd smtpproxy.Command) (smtpproxy.Decision, error) {

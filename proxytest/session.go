@@ -99,13 +99,16 @@ func noteDecision(ctx context.Context, hook string, d any, _ error) {
 
 // Connect lets the client connect: the hook decides about it, if it is a
 // [smtpproxy.ConnectHook]; without Connect, that isn't asked. It returns an [smtpproxy.Pass], and the server has greeted the
-// client then, or the [smtpproxy.Reply] that the client has got instead.
+// client then, or the [smtpproxy.Reply] that the client has got instead. One with Restart
+// is none: the server has greeted the client that it tells.
 func (s *Session) Connect() smtpproxy.Decision {
 	s.mustBe(!s.Closed(), "Connect on a closed connection")
 	s.replies, s.failed = nil, false
 	s.line("C: (connection)")
 	d := s.session.Connect(s.session.Context())
-	if reply, ok := d.(smtpproxy.Reply); ok {
+	if reply, ok := d.(smtpproxy.Reply); ok && reply.Restart != nil {
+		s.decision("H: ", "", d)
+	} else if ok {
 		by := "H: "
 		if s.failed {
 			s.line("H: failed")
@@ -116,8 +119,17 @@ func (s *Session) Connect() smtpproxy.Decision {
 		s.ended()
 		return d
 	}
-	s.reply(s.server.answer("", text(220, "proxytest.example ESMTP")))
+	s.greet()
 	return d
+}
+
+// greet lets the server greet.
+func (s *Session) greet() { s.reply(text(220, "proxytest.example ESMTP")) }
+
+// startAfresh lets the server start afresh, and greet.
+func (s *Session) startAfresh() {
+	s.server = server{answers: s.server.answers, tls: s.server.tls}
+	s.greet()
 }
 
 // Close lets the client leave, and the server close the connection. A hook that is a
@@ -147,7 +159,8 @@ func (s *Session) ended() {
 //
 // A passed command is executed and replied to by the fake server when Send
 // returns. The octets of a BDAT chunk count as sent with the command. A Reply to
-// the last chunk of an LMTP message is the client's once for each recipient.
+// the last chunk of an LMTP message is the client's once for each recipient. At a Reply
+// with Restart, the fake server starts afresh, and the client has got its greeting.
 func (s *Session) Send(line string) smtpproxy.Decision {
 	s.mustBe(!s.Closed(), "Send on a closed connection")
 	s.mustBe(!s.server.content, "Send where content is due: use SendContent")
@@ -162,7 +175,10 @@ func (s *Session) Send(line string) smtpproxy.Decision {
 	}
 	d := s.session.Command(context.WithValue(ctx, watchKey{}, w), line)
 	s.decided(line, d, w, s.failed)
-	if reply, ok := d.(smtpproxy.Reply); ok {
+	if reply, ok := d.(smtpproxy.Reply); ok && reply.Restart != nil {
+		s.startAfresh()
+		return d
+	} else if ok {
 		s.server.sasl = false // a Reply ends the server's exchange
 		for range s.session.Copies() {
 			s.replies = append(s.replies, reply)
@@ -204,7 +220,7 @@ func (s *Session) SendContent() {
 
 // StartTLS completes a TLS handshake, after the server's 220 to STARTTLS. From
 // then on the hook sees t in Connection.TLS. The client has to greet again (RFC
-// 3207 section 4.2).
+// 3207 section 4.2), but for what a Restart has told.
 func (s *Session) StartTLS(t smtpproxy.TLS) {
 	s.mustBe(s.server.handshake, "StartTLS without a 220 to STARTTLS from the server")
 	s.replies = nil

@@ -298,6 +298,7 @@ func TestTheViewsFollowTheAnswers(t *testing.T) {
 func TestPresetValuesArriveInTheHookAsTheyAre(t *testing.T) {
 	conn := smtpproxy.Connection{
 		ID: "connection", RemoteIP: netip.MustParseAddr("2001:db8::1"), RemotePort: 1, RemotePTR: "client.example",
+		Peer:    netip.MustParseAddrPort("[2001:db8::3]:3"),
 		LocalIP: netip.MustParseAddr("2001:db8::2"), LocalPort: 2, ServerID: "server",
 		HELO: smtpproxy.HELO{Verb: "LHLO", Host: "x"},
 		TLS:  smtpproxy.TLS{Protocol: "TLSv1.2", PeerCert: smtpproxy.NewPeerCert(18, io.EOF)},

@@ -25,6 +25,8 @@ type transcript struct {
 //	H: pass                         what the hook decided, if it was called
 //	H: pass RCPT TO:<bob@c.example> and the line that it put in its place
 //	H audit: pass                   the same of a hook with a name
+//	H: restart ADDR=192.0.2.7       the server starts afresh, for whom that tells, in the
+//	                                words of XCLIENT
 //	H: failed                       see Session.Failure
 //	P: 421 4.3.0 Not now            what the library or OnFailure decided
 //	S: 250 2.0.0 OK                 the server's reply
@@ -79,6 +81,18 @@ func (t *transcript) hooks(line string, d smtpproxy.Decision, all []decided, fai
 			}
 		}
 	}
+	if o := last.restart(); o != nil {
+		// A Connect may have had the last word.
+		t.decision(last.by(), line, smtpproxy.Reply{Restart: o})
+		switch reply, _ := d.(smtpproxy.Reply); {
+		case failed:
+			t.line("H: failed")
+			t.decision("P: ", line, d)
+		case reply.Restart == nil || *reply.Restart != *o:
+			t.decision("H: ", line, d)
+		}
+		return
+	}
 	switch pass, passed := last.passed(); {
 	case failed:
 		t.line(last.by() + "failed")
@@ -119,6 +133,10 @@ func (t *transcript) decision(who, line string, d smtpproxy.Decision) {
 		}
 		t.line(who, "pass", marks)
 	case smtpproxy.Reply:
+		if d.Restart != nil {
+			t.line(who, "restart", asXCLIENT(d.Restart), after(d.Delay))
+			return
+		}
 		if d.Next {
 			marks += " (next)"
 		}
@@ -127,6 +145,25 @@ func (t *transcript) decision(who, line string, d smtpproxy.Decision) {
 		}
 		t.reply(who, d, marks+after(d.Delay))
 	}
+}
+
+// asXCLIENT returns what an Origin tells, in the words of XCLIENT.
+func asXCLIENT(o *smtpproxy.Origin) string {
+	var b strings.Builder
+	tell := func(name string, value any, known bool) {
+		if known {
+			fmt.Fprintf(&b, " %s=%v", name, value)
+		}
+	}
+	tell("ADDR", o.RemoteIP, o.RemoteIP.IsValid())
+	tell("PORT", o.RemotePort, o.RemotePort != 0)
+	tell("NAME", o.RemotePTR, o.RemotePTR != "")
+	tell("DESTADDR", o.LocalIP, o.LocalIP.IsValid())
+	tell("DESTPORT", o.LocalPort, o.LocalPort != 0)
+	tell("PROTO", o.HELO.Verb, o.HELO.Verb != "")
+	tell("HELO", o.HELO.Host, o.HELO.Host != "")
+	tell("LOGIN", o.Auth.Username, o.Auth.Username != "")
+	return b.String()
 }
 
 // after tells of a Delay, for which nobody waits.
@@ -180,6 +217,19 @@ func (d *decided) passed() (smtpproxy.Pass, bool) {
 		}
 	}
 	return smtpproxy.Pass{}, false
+}
+
+// restart returns what a hook has told of the client, nil if it has told nothing.
+func (d *decided) restart() *smtpproxy.Origin {
+	switch d := d.decision.(type) {
+	case smtpproxy.Reply:
+		return d.Restart
+	case *smtpproxy.Reply:
+		if d != nil {
+			return d.Restart
+		}
+	}
+	return nil
 }
 
 // by returns who has decided, for a line of the transcript.

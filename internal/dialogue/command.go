@@ -90,6 +90,7 @@ func (m *Machine) Passed(l Line, next, behind bool) Admission {
 	switch {
 	case a.Do == Refuse:
 	case a.Do == StartTLS:
+		m.after = Regreeting
 		m.to(Handover)
 	case l.Verb == MAIL && m.msg.doubtful && m.relay:
 		a.Do = ResetFirst

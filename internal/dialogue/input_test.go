@@ -33,6 +33,8 @@ const (
 	answering        // likewise
 	dropping         // where a chunk is dropped
 	handshaking      // during a handshake
+	restarting       // where a hook may find out who the client is
+	handingOver      // when it has
 	refusing         // where the client waits for a greeting that was a refusal
 	finishing        // when all is over
 	asking           // before a passing or an answering
@@ -61,7 +63,11 @@ func (in *input) mayCome(m *Machine) bool {
 	case dropping:
 		return m.relay && (m.state == DropChunk || m.state == Refusing && m.has.verb == BDAT && m.msg.chunk > 0 || over)
 	case handshaking:
-		return m.relay && (m.state == Handover || over)
+		return m.relay && (m.state == Handover && m.after == Regreeting || over)
+	case restarting:
+		return m.state == Command || m.state == Greeting || over
+	case handingOver:
+		return m.state == Handover && m.after != Regreeting || over
 	case refusing:
 		return m.relay && (m.state == Postponed || over)
 	case finishing:
@@ -195,6 +201,10 @@ var (
 		{name: "TLS starts", kind: handshaking, do: func(m *Machine) any { m.StartedTLS(); return nothing{} }},
 		{name: "TLS unavailable", kind: handshaking, do: func(m *Machine) any { return m.TLSRefused() }},
 	}
+	ofRestart = []input{
+		{name: "restart", kind: restarting, do: func(m *Machine) any { m.Restarts(m.state != Greeting); return nothing{} }},
+		{name: "restarted", kind: handingOver, do: func(m *Machine) any { m.Restarted(); return nothing{} }},
+	}
 	ofPostponed = input{name: "send postponed", kind: refusing, do: func(m *Machine) any { m.AnsweredPostponed(); return nothing{} }}
 	// endings are what ends any dialogue.
 	endings = []input{
@@ -211,7 +221,7 @@ var (
 
 // inputs are all that there are.
 var inputs = slices.Concat([]input{begin}, commands, answers, responses, []input{outOfTurn}, replies, ofServer, ofChunk, ofHandshake,
-	[]input{ofPostponed}, endings, []input{ofFinish})
+	[]input{ofPostponed}, endings, []input{ofFinish}, ofRestart)
 
 func names(of ...input) string {
 	var list []string

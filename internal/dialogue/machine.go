@@ -40,7 +40,7 @@ type Machine struct {
 	errors   count
 
 	state   State
-	after   State  // follows Cancelling and DropChunk
+	after   State  // follows Cancelling, DropChunk and Handover
 	reason  Reason // why the library has ended the connection
 	refusal Reason // why it ends the connection behind Refusing
 	relay   bool   // the library stands in front of the server; never changes

@@ -123,6 +123,9 @@ func TestAReadIsUnderWayUntilTheServerGetsSomething(t *testing.T) {
 		{"Command, doubtful", "read, pass MAIL, read, reply 250, hand MAIL", false},
 		{"Response", "read, answer word 550", false},
 		{"OwnResponse", "read, answer word 550", true},
+		{"Command", "read, restart", false},
+		{"Restarting", "read", true},
+		{"Restarting", "read, reply 220, pass NOOP", false},
 		{"Content", "read", true},
 		{"Content", "read, hand open", false},
 		{"Content", "read, hand maybe", false},
@@ -212,7 +215,9 @@ func TestBehindAFailedAUTHUnknownCommandsMayBeSecrets(t *testing.T) {
 	if m := after("Command", "answer AUTH 550, pass AUTH, reply 334"); m.Begin(NoVerb).Secret {
 		t.Error("a line of an exchange")
 	}
-	for _, tt := range []struct{ situation, way string }{{"Handover", "TLS starts, reply 220"}, {"Executing XCLIENT", "reply 220"}} {
+	for _, tt := range []struct{ situation, way string }{
+		{"Handover", "TLS starts, reply 220"}, {"Executing XCLIENT", "reply 220"}, {"Command", "restart, restarted, reply 220"}, {"Command, no relay", "restart, restarted, reply 220"},
+	} {
 		m := at(tt.situation)
 		m.suspect = true
 		for _, in := range named(tt.way) {
@@ -233,9 +238,9 @@ func TestA235CompletesAnExchangeThatIsKnown(t *testing.T) {
 
 func TestTLSForgetsAllThatWasKnown(t *testing.T) {
 	m := at("Handover")
-	m.lmtp, m.auth, m.size, m.suspect, m.asked, m.msg.doubtful = true, true, 10, true, true, true
+	m.lmtp, m.auth, m.size, m.suspect, m.asked, m.msg.doubtful, m.more = true, true, 10, true, true, true, true
 	want := New(&limits, Start{Relay: true, TLS: true})
-	want.state = Regreeting
+	want.state, want.after = Regreeting, Regreeting
 	if m.StartedTLS(); m != want {
 		t.Errorf("%+v, want %+v", m, want)
 	}
@@ -243,6 +248,81 @@ func TestTLSForgetsAllThatWasKnown(t *testing.T) {
 	m = at("Command, with a recipient, no relay")
 	if m.StartedTLS(); m.state != Command || !m.tls || m.msg != (message{}) {
 		t.Errorf("%+v", m)
+	}
+}
+
+func TestARestartForgetsAllThatWasKnownButTLSTheCountsAndWhatIsSentAhead(t *testing.T) {
+	for _, tt := range []struct {
+		situation string
+		answers   bool
+		want      State
+		why       string
+	}{
+		{"Greeting", false, Greeting, "the client waits for its greeting still"},
+		{"Greeting, no relay", false, Greeting, "likewise"},
+		{"Greeting, no relay", true, Restarting, "a session need not be told the greeting, and its client may have sent a command"},
+		{"Command, with two recipients in LMTP", true, Restarting, "the client waits for a reply to its command"},
+		{"Command, behind a chunk", true, Restarting, "likewise"},
+		{"Command, with a recipient, no relay", true, Restarting, "likewise"},
+	} {
+		for _, tls := range []bool{false, true} {
+			for _, more := range []bool{false, true} {
+				m := at(tt.situation)
+				m.lmtp, m.tls, m.auth, m.size, m.suspect, m.asked, m.statuses, m.reading, m.more = true, tls, true, 10, true, true, true, true, more
+				m.msg.doubtful, m.msg.owed, m.msg.chunk, m.msg.smallChunks = !m.msg.active, 2, 5, 1
+				m.commands, m.errors = 7, 1
+				want := New(&limits, Start{Relay: m.relay, TLS: tls})
+				want.state, want.after, want.more, want.commands, want.errors = Handover, tt.want, more, 7, 1
+				if m.Restarts(tt.answers); m != want {
+					t.Errorf("%s, TLS %v, more %v: %+v, want %+v (%s)", tt.situation, tls, more, m, want, tt.why)
+				}
+				want.state = tt.want
+				if m.Restarted(); m != want {
+					t.Errorf("%s, TLS %v, more %v: once restarted %+v, want %+v (%s)", tt.situation, tls, more, m, want, tt.why)
+				}
+			}
+		}
+	}
+}
+
+func TestARestartBehindTheEndChangesNothing(t *testing.T) {
+	for _, s := range all {
+		for _, end := range []string{"hang up", "write fails", "close"} {
+			m := s.machine()
+			for _, in := range named(end) {
+				in.do(&m)
+			}
+			want := m
+			for _, answers := range []bool{false, true} {
+				m.Restarts(answers)
+				m.Restarted()
+				if m != want {
+					t.Errorf("%s, %s, answers %v: %+v, want %+v", s.name, end, answers, m, want)
+				}
+			}
+		}
+	}
+}
+
+// The client gets one greeting of a restarted server, as the reply to its command, and
+// nothing of what the server says on the connection of before.
+func TestTheGreetingOfARestartedServerIsTheReply(t *testing.T) {
+	for _, tt := range []struct{ situation, way, want string }{
+		{"Command", "restart, reply 250, reply 421, restarted, reply 220", "220"},
+		{"Command", "restart, restarted, reply 554", "554"},
+		{"Command, no relay", "restart, restarted, reply 220", "220"},
+		{"Greeting", "restart, reply 220, restarted, reply 220", "220"},
+		{"Command, TLS from the start", "restart, restarted, reply 220", "220"},
+	} {
+		m := at(tt.situation)
+		var got words
+		for _, in := range named(tt.way) {
+			step, ok := in.do(&m).(Step)
+			got.add(ok && step.Fate == Forward, "%d", in.code)
+		}
+		if got.String() != tt.want || m.state != Command {
+			t.Errorf("%s, %s: the client gets %q, and the dialogue is at %v", tt.situation, tt.way, got, m.state)
+		}
 	}
 }
 
@@ -271,7 +351,7 @@ func TestAUTHIsHeldBackWhereNobodyElseCanProtectIt(t *testing.T) {
 }
 
 func TestTheStatesHaveNamesAndKinds(t *testing.T) {
-	owes := []State{Greeting, Regreeting, Executing, Cancelling, Resetting, End}
+	owes := []State{Greeting, Regreeting, Restarting, Executing, Cancelling, Resetting, End}
 	sasl := []State{Response, OwnResponse, StrayResponse}
 	seen := map[string]bool{}
 	for s := range State(states) {

@@ -72,10 +72,17 @@ func (o *observer) step(in *input) error {
 	case Refusal:
 		o.owes-- // the library's own
 	case nothing:
-		if before.state == Handover && o.m.state == Regreeting {
+		switch {
+		case before.state == Handover && o.m.state == Regreeting:
 			o.owes-- // ReadyForTLS
-			o.lmtp, o.left, told = false, false, true
-			o.clear()
+			o.afresh()
+			told = true
+		case before.state != Handover && o.m.state == Handover:
+			if before.state == Command {
+				o.owes = 1 // to the command that has made the client another's
+			}
+			o.afresh()
+			told = true // the caller has done it
 		}
 	}
 	if err == nil {
@@ -111,6 +118,12 @@ func (o *observer) statuses() int {
 
 // clear follows the end of a transaction.
 func (o *observer) clear() { o.active, o.recipients, o.accepted = false, 0, 0 }
+
+// afresh follows what gives the server a fresh connection.
+func (o *observer) afresh() {
+	o.lmtp, o.left = false, false
+	o.clear()
+}
 
 // endMessage follows the last reply to a message.
 func (o *observer) endMessage() {

@@ -12,7 +12,7 @@ import (
 func likely(m *Machine) string {
 	switch m.state {
 	case Command:
-		const others = ", pass RSET, pass AUTH, pass STARTTLS, pass XCLIENT, answer AUTH 334, answer BDAT 5 550, answer BDAT 5 LAST 550, answer BDAT 0 LAST 550"
+		const others = ", pass RSET, pass AUTH, pass STARTTLS, pass XCLIENT, answer AUTH 334, answer BDAT 5 550, answer BDAT 5 LAST 550, answer BDAT 0 LAST 550, restart"
 		switch {
 		case m.msg.recipients > 0:
 			return strings.Repeat("pass RCPT, pass DATA, pass DATA, pass BDAT 5, pass BDAT 5 LAST, pass BDAT 0 LAST, ", 2) + "pass LHLO" + others
@@ -32,10 +32,16 @@ func likely(m *Machine) string {
 			return "reply 220, reply 250, reply 550"
 		}
 		return "reply 250, reply 250, reply 250, reply 250, reply 250, reply 550, reply 421, read"
+	case Handover:
+		if m.after == Regreeting {
+			return "TLS starts, TLS unavailable"
+		}
+		return "restarted, restarted, restarted, reply 250"
 	}
 	return map[State]string{
-		Greeting:    "reply 220",
+		Greeting:    "reply 220, reply 220, reply 220, restart",
 		Regreeting:  "reply 220, reply 220, reply 550",
+		Restarting:  "reply 220, reply 220, reply 550",
 		Response:    "pass word, answer word 550, answer word 334, read fails",
 		OwnResponse: "answer word 235, answer word 550",
 		Cancelling:  "reply 550",
@@ -52,7 +58,6 @@ func likely(m *Machine) string {
 		Refusing:    "reply 250, reply 550, drop rest, drop chunk",
 		Unwanted:    "reply 550",
 		GivenUp:     "reply 550",
-		Handover:    "TLS starts, TLS unavailable",
 	}[m.state]
 }
 

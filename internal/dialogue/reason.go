@@ -51,7 +51,7 @@ var reasonTexts = [Reasons]string{
 	HTTPRequest:    "HTTP",
 	LongLine:       "line of a message too long",
 	MalformedReply: "malformed reply from the server",
-	NotAccepted:    "the server hasn't accepted the connection after STARTTLS",
+	NotAccepted:    "the server hasn't accepted the fresh connection",
 	OutOfStep:      "reply that fits no command",
 	OutOfTurn:      "command out of turn",
 	RefusedEarly:   "message refused before its end",

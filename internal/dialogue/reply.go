@@ -50,7 +50,7 @@ func (m *Machine) Replied(r Reply) Step {
 		return m.repliedBeforeEndOfLine(r)
 	}
 	switch m.state {
-	case Greeting:
+	case Greeting, Restarting:
 		return m.repliedToConnect(r)
 	case Regreeting:
 		return m.repliedAfresh(r)
@@ -294,12 +294,35 @@ func (m *Machine) StartedTLS() {
 	if m.state.HasEnded() {
 		return
 	}
-	m.tls, m.auth = true, false
-	m.lmtp, m.size, m.suspect, m.asked = false, 0, false, false
-	m.statuses, m.reading, m.more = false, false, false
-	m.endTransaction(true)
+	m.forget()
+	m.tls, m.more = true, false
 	m.to(Command)
 	if m.relay {
-		m.to(Regreeting) // the server starts anew, on a connection of its own
+		m.to(m.after) // the server starts anew, on a connection of its own
 	}
 }
+
+// forget forgets what a server doesn't know of a fresh connection.
+func (m *Machine) forget() {
+	m.lmtp, m.auth, m.size, m.suspect, m.asked = false, false, 0, false, false
+	m.statuses, m.reading = false, false
+	m.endTransaction(true)
+}
+
+// Restarts notes that the server starts afresh, since the client turns out to be
+// another's. answers tells that its greeting is the reply to a command. What the client
+// has sent behind that, is sent.
+func (m *Machine) Restarts(answers bool) {
+	if m.state.HasEnded() {
+		return
+	}
+	m.forget()
+	m.after = Greeting
+	if answers {
+		m.after = Restarting
+	}
+	m.to(Handover)
+}
+
+// Restarted notes that the server has the fresh connection.
+func (m *Machine) Restarted() { m.to(m.after) }

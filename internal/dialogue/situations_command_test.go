@@ -8,10 +8,12 @@ func commandSituations() []situation {
 		{
 			name: "Greeting", start: Start{Relay: true},
 			at: Greeting, kept: none,
-			rows: slices.Concat(noTurn, usual, []row{
+			rows: slices.Concat(noTurn, without(names(ofRestart...), usual), []row{
 				{inputs: "reply 220, " + accepting + ", " + negativeBut421, state: Command, returned: "forward", kept: none, why: "RFC 5321 section 3.1: with 554, too, a dialogue follows"},
 				{inputs: intermediate, state: Closing, returned: "lose step", kept: "out of step", why: "a client may take any 3xx for 354"},
 				{inputs: "reply 421", state: Over, returned: "forward", kept: none, why: "RFC 5321 section 3.8"},
+				{inputs: "restart", state: Handover, kept: none, why: "the client waits for a greeting, whoever it is"},
+				{inputs: "restarted", state: never, why: "the server has the connection that it had"},
 			}),
 		},
 		{
@@ -35,34 +37,72 @@ func commandSituations() []situation {
 				{inputs: "answer BDAT x 501", state: Closing, returned: "send 1, disconnect", kept: "chunk size", why: "nobody knows where the chunk ends"},
 				{inputs: "reply 220, " + accepting + ", " + intermediate + ", " + negativeBut421, state: Command, returned: "forward", kept: none, why: "the server knows what it does"},
 				{inputs: "reply 421", state: Over, returned: "forward", kept: none, why: "RFC 5321 section 3.8"},
+				{inputs: "restart", state: Handover, kept: none, why: "the client waits for a greeting, whoever it is"},
+				{inputs: "restarted", state: never, why: "the server has the connection that it had"},
 			}),
 		},
 		{
-			name: "Regreeting", like: "Greeting", from: "Handover", way: "TLS starts",
-			at: Regreeting, kept: "TLS",
+			name: "Greeting, restarted", like: "Greeting", from: "Handover, for a restart at the greeting", way: "restarted",
+			at: Greeting, kept: none,
 			rows: []row{
-				{inputs: accepting + ", " + intermediate + ", " + negative, state: Postponed, returned: "postpone", kept: "TLS", why: "RFC 3207 has no place for it"},
-				{inputs: "reply 220", state: Command, returned: "swallow", kept: "TLS", why: "the client has had a greeting"},
+				{inputs: "restart", state: Handover, kept: none, why: "the hook may be told of another client behind it"},
+			},
+		},
+		{
+			name: "Greeting, restarted, no relay", like: "Greeting, no relay", from: "Handover, for a restart at the greeting, no relay", way: "restarted",
+			at: Greeting, kept: none,
+		},
+		{
+			name: "Regreeting", like: "Greeting", from: "Handover", way: "TLS starts",
+			at: Regreeting, kept: "TLS, then Regreeting",
+			rows: []row{
+				{inputs: accepting + ", " + intermediate + ", " + negative, state: Postponed, returned: "postpone", kept: "TLS, then Regreeting", why: "RFC 3207 has no place for it"},
+				{inputs: "reply 220", state: Command, returned: "swallow", kept: "TLS, then Regreeting", why: "the client has had a greeting"},
+				{inputs: "restart", state: never, why: "no hook is asked between the handshake and the next command"},
+			},
+		},
+		{
+			name: "Restarting", like: "Greeting", from: "Handover, for a restart", way: "restarted",
+			at: Restarting, kept: "then Restarting",
+			rows: []row{
+				{inputs: "reply 220, " + accepting + ", " + negativeBut421, state: Command, returned: "forward", kept: "then Restarting", why: "the client waits for a reply to its command, and takes the greeting for it"},
+				{inputs: intermediate, state: Closing, returned: "lose step", kept: "then Restarting, out of step", why: "a client may take any 3xx for 354"},
+				{inputs: "reply 421", state: Over, returned: "forward", kept: "then Restarting", why: "RFC 5321 section 3.8"},
+				{inputs: "restart", state: never, why: "no hook is asked before the client has the reply"},
+			},
+		},
+		{
+			name: "Restarting, no relay", like: "Restarting", from: "Handover, for a restart, no relay", way: "restarted",
+			at: Restarting, kept: "then Restarting",
+			rows: slices.Concat(session, []row{
+				{inputs: intermediate, state: Command, returned: "forward", kept: "then Restarting", why: "the server knows what it does"},
+			}),
+		},
+		{
+			name: "Restarting in TLS", like: "Restarting", from: "Command, TLS from the start", way: "restart, restarted",
+			at: Restarting, kept: "TLS, then Restarting",
+			rows: []row{
+				{inputs: "reply 220, " + accepting + ", " + negativeBut421, state: Command, returned: "forward", kept: "TLS, then Restarting", why: "TLS ends in the library, which goes on with it"},
 			},
 		},
 		{
 			name: "Postponed", from: "Regreeting", way: "reply 554",
-			at: Postponed, kept: "TLS",
+			at: Postponed, kept: "TLS, then Regreeting",
 			rows: slices.Concat(noTurn, alone, without(ofPostponed.name, usual), []row{
-				{inputs: "send postponed", state: Closing, kept: "TLS", why: "the client has it now"},
+				{inputs: "send postponed", state: Closing, kept: "TLS, then Regreeting", why: "the client has it now"},
 			}),
 		},
 		{
 			name: "Command", from: "Greeting", way: "reply 220",
 			at: Command, kept: none,
-			rows: slices.Concat(usual, alone, []row{
+			rows: slices.Concat(without(names(ofRestart...), usual), alone, []row{
 				{inputs: "begin", state: stays, returned: "ready", why: "it's the client's turn"},
 				{inputs: "pass HELO, pass EHLO, pass LHLO, pass MAIL, pass RSET, pass NOOP, pass QUIT, pass AUTH, pass AUTHX, pass XCLIENT, pass FOO", state: Executing, returned: "hand over", kept: "1 due", why: "what it makes of that, its reply tells"},
 				{inputs: "pass MAIL with many parameters", state: stays, returned: "refuse 555", why: "a hook sees but some of them"},
 				{inputs: "pass RCPT, pass DATA", state: stays, returned: "refuse 503", why: "the server may have a transaction that it has kept"},
 				{inputs: "pass BDAT 5, pass BDAT 5 LAST, pass BDAT 0 LAST", state: stays, returned: "refuse 502", why: "it isn't certain that the server reads the chunk"},
 				{inputs: "pass BDAT x", state: stays, returned: "refuse 501, nonsense", why: "nobody knows where the chunk ends"},
-				{inputs: "pass STARTTLS", state: Handover, returned: "start TLS", kept: none, why: "TLS ends in the library"},
+				{inputs: "pass STARTTLS", state: Handover, returned: "start TLS", kept: "then Regreeting", why: "TLS ends in the library"},
 				{inputs: "pass STARTTLS and more", state: stays, returned: "refuse 503, behind STARTTLS", why: "RFC 3207 section 4: it would be executed inside TLS"},
 				{inputs: "pass STARTTLS x", state: stays, returned: "refuse 501, nonsense", why: "RFC 3207 section 4: no parameters"},
 				{inputs: "pass STARTTLSX, pass word", state: stays, returned: "refuse 500, nonsense", why: "some servers would take it for what it isn't"},
@@ -75,6 +115,8 @@ func commandSituations() []situation {
 				{inputs: "answer BDAT 5 250, answer BDAT 5 550, answer BDAT 5 LAST 250, answer BDAT 5 LAST 550", state: DropChunk, returned: "send 1, discard 5", kept: "5 to come, then Command", why: "RFC 3030 section 2: the chunk follows whatever the reply"},
 				{inputs: "answer BDAT 5 334", state: DropChunk, returned: "send 1, discard 5", kept: "5 to come, then OwnResponse", why: "likewise, and then the hook's exchange"},
 				{inputs: "answer BDAT x 501", state: Closing, returned: "send 1, disconnect", kept: "chunk size", why: "nobody knows where the chunk ends"},
+				{inputs: "restart", state: Handover, kept: "then Restarting", why: "the client has sent a command, and the greeting of the fresh connection is its reply"},
+				{inputs: "restarted", state: never, why: "the server has the connection that it had"},
 			}),
 		},
 		{
@@ -84,7 +126,19 @@ func commandSituations() []situation {
 				{inputs: "pass STARTTLS, pass STARTTLS and more", state: Executing, returned: "hand over", kept: "1 due", why: "the server shakes hands by itself"},
 				{inputs: "answer BDAT 5 250, answer BDAT 5 550, answer BDAT 5 LAST 250, answer BDAT 5 LAST 550", state: Command, returned: "send 1, discard 5", kept: "5 to come", why: "the server drops the chunk"},
 				{inputs: "answer BDAT 5 334", state: OwnResponse, returned: "send 1, discard 5", kept: "5 to come", why: "likewise"},
+				{inputs: "restart", state: Handover, kept: "then Restarting", why: "the server greets afresh by itself"},
 			}),
+		},
+		{
+			name: "Command, restarted", like: "Command", from: "Restarting", way: "reply 220",
+			at: Command, kept: "then Restarting",
+			rows: []row{
+				{inputs: "restart", state: Handover, kept: "then Restarting", why: "a front end may tell of one client behind another"},
+			},
+		},
+		{
+			name: "Command, restarted, no relay", like: "Command, no relay", from: "Restarting, no relay", way: "reply 220",
+			at: Command, kept: "then Restarting",
 		},
 		{
 			name: "Command, greeted", like: "Command", from: "Command", way: "pass EHLO, reply 250",
@@ -93,6 +147,9 @@ func commandSituations() []situation {
 		{
 			name: "Command, in LMTP", like: "Command", from: "Command", way: "pass LHLO, reply 250",
 			at: Command, kept: "LMTP",
+			rows: []row{
+				{inputs: "restart", state: Handover, kept: "then Restarting", why: "LHLO was said to the server of before"},
+			},
 		},
 		{
 			name: "Command, more behind it", like: "Command", from: "Command", more: true,
@@ -106,6 +163,7 @@ func commandSituations() []situation {
 			at: Command, kept: "TLS",
 			rows: []row{
 				{inputs: "pass STARTTLS, pass STARTTLS and more", state: stays, returned: "refuse 503", why: "RFC 3207 section 4.2: once is enough"},
+				{inputs: "restart", state: Handover, kept: "TLS, then Restarting", why: "whoever the client is, it stays inside TLS"},
 			},
 		},
 		{
@@ -127,6 +185,7 @@ func commandSituations() []situation {
 			at: Command, kept: "auth",
 			rows: []row{
 				{inputs: "pass STARTTLS, pass STARTTLS and more", state: stays, returned: "refuse 503", why: "what is known would be forgotten"},
+				{inputs: "restart", state: Handover, kept: "then Restarting", why: "whoever has authenticated was another"},
 			},
 		},
 		{
@@ -134,6 +193,7 @@ func commandSituations() []situation {
 			at: Command, kept: "suspect",
 			rows: []row{
 				{inputs: "begin", state: stays, returned: "ready, secret", why: "an unknown verb may be the password"},
+				{inputs: "restart", state: Handover, kept: "then Restarting", why: "whoever has failed was another, and so is the secret"},
 			},
 		},
 		{
@@ -149,6 +209,7 @@ func commandSituations() []situation {
 				{inputs: "answer BDAT 5 334", state: DropChunk, returned: "send 1, discard 5, cleared", kept: "doubtful, 5 to come, then OwnResponse", why: "likewise, and then the hook's exchange"},
 				{inputs: "answer BDAT 5 421, answer BDAT 5 LAST 421", state: Closing, returned: "send 1, cleared, disconnect", kept: "doubtful", why: "RFC 5321 section 3.8"},
 				{inputs: "answer BDAT x 501", state: Closing, returned: "send 1, cleared, disconnect", kept: "doubtful, chunk size", why: "nobody knows where the chunk ends"},
+				{inputs: "restart", state: Handover, kept: "then Restarting", why: "the server has none on a fresh connection"},
 			},
 		},
 		{
@@ -157,6 +218,7 @@ func commandSituations() []situation {
 			rows: []row{
 				{inputs: "pass BDAT 5, pass BDAT 5 LAST", state: Chunk, returned: "hand over, begins", kept: "active, 1 recipients, 5 to come, 1 due", why: "the server reads the chunk"},
 				{inputs: "pass BDAT 0 LAST", state: Executing, returned: "hand over, begins", kept: "active, 1 recipients, 1 due", why: "there is nothing to read"},
+				{inputs: "restart", state: Handover, kept: "then Restarting", why: "the server has neither a transaction nor a recipient on a fresh connection"},
 			},
 		},
 		{
@@ -164,6 +226,7 @@ func commandSituations() []situation {
 			at: Command, kept: "active, 2 recipients",
 			rows: []row{
 				{inputs: "pass RCPT", state: stays, returned: "refuse 452", why: "RFC 5321 section 4.5.3.1.10"},
+				{inputs: "restart", state: Handover, kept: "then Restarting", why: "likewise"},
 			},
 		},
 		{
@@ -174,6 +237,7 @@ func commandSituations() []situation {
 				{inputs: "pass STARTTLS, pass STARTTLS and more", state: Executing, returned: "hand over", kept: "active, 1 recipients, 1 due", why: "the server knows what it does"},
 				{inputs: "answer BDAT 5 250, answer BDAT 5 550, answer BDAT 5 LAST 250, answer BDAT 5 LAST 550", state: Command, returned: "send 1, discard 5, cleared", kept: "doubtful, 5 to come", why: "the server drops the chunk"},
 				{inputs: "answer BDAT 5 334", state: OwnResponse, returned: "send 1, discard 5, cleared", kept: "doubtful, 5 to come", why: "likewise"},
+				{inputs: "restart", state: Handover, kept: "then Restarting", why: "likewise"},
 			}),
 		},
 		{
@@ -186,6 +250,7 @@ func commandSituations() []situation {
 				{inputs: "answer BDAT 5 334", state: DropChunk, returned: "send 1, discard 5, cleared", kept: "LMTP, doubtful, 2 owed, 5 to come, then OwnResponse", why: "likewise"},
 				{inputs: "answer BDAT 0 LAST 550", state: Command, returned: "send 2, cleared", kept: "LMTP, doubtful", why: "RFC 2033 section 4.3: one for each recipient"},
 				{inputs: "answer BDAT 5 LAST 250, answer BDAT 5 LAST 550", state: DropChunk, returned: "send 2, discard 5, cleared", kept: "LMTP, doubtful, 5 to come, then Command", why: "likewise"},
+				{inputs: "restart", state: Handover, kept: "then Restarting", why: "likewise, and LHLO was said to the server of before"},
 			},
 		},
 		{
@@ -194,6 +259,7 @@ func commandSituations() []situation {
 			rows: []row{
 				{inputs: "pass BDAT 0 LAST", state: Executing, returned: "hand over", kept: "active, 1 recipients, 5 octets, 1 due", why: "content has come before"},
 				{inputs: "pass BDAT 5, pass BDAT 5 LAST", state: Chunk, returned: "hand over", kept: "active, 1 recipients, 5 octets, 5 to come, 1 due", why: "likewise"},
+				{inputs: "restart", state: Handover, kept: "then Restarting", why: "the message of which the chunk is a part is gone"},
 			},
 		},
 		{
@@ -201,6 +267,7 @@ func commandSituations() []situation {
 			at: Command, kept: "active, 1 recipients, 10 octets",
 			rows: []row{
 				{inputs: "pass BDAT 5, pass BDAT 5 LAST, pass BDAT 0 LAST", state: stays, returned: "refuse 421, too many", why: "each costs the server a command"},
+				{inputs: "restart", state: Handover, kept: "then Restarting", why: "likewise"},
 			},
 		},
 		{
@@ -215,6 +282,7 @@ func commandSituations() []situation {
 			at: Command, kept: "doubtful",
 			rows: []row{
 				{inputs: "pass MAIL", state: Resetting, returned: "reset first", kept: "doubtful, 1 due", why: "the server may have a transaction still"},
+				{inputs: "restart", state: Handover, kept: "then Restarting", why: "the server is sure to have no transaction on a fresh connection"},
 			},
 		},
 		{
@@ -222,6 +290,7 @@ func commandSituations() []situation {
 			at: Command, kept: "doubtful",
 			rows: []row{
 				{inputs: "pass MAIL", state: Executing, returned: "reset first", kept: "doubtful, 1 due", why: "the server forgets its transaction by itself"},
+				{inputs: "restart", state: Handover, kept: "then Restarting", why: "likewise"},
 			},
 		},
 		{
@@ -232,7 +301,27 @@ func commandSituations() []situation {
 				{inputs: "answer HELO 250, answer EHLO 250, answer LHLO 250, answer RSET 250, answer XCLIENT 220", state: Command, returned: "send 1", kept: "LMTP, doubtful", why: "the client counts on nothing any more"},
 				{inputs: "answer BDAT 0 LAST 550", state: Command, returned: "send 2", kept: "LMTP, doubtful", why: "RFC 2033 section 4.3: it counts on two still"},
 				{inputs: "answer BDAT 5 LAST 250, answer BDAT 5 LAST 550", state: DropChunk, returned: "send 2, discard 5", kept: "LMTP, doubtful, 5 to come, then Command", why: "likewise, and the chunk follows"},
+				{inputs: "restart", state: Handover, kept: "then Restarting", why: "the client counts on nothing any more"},
 			},
+		},
+		{
+			name: "Command, restarted in a transaction in LMTP", like: "Command", from: "Command, with two recipients in LMTP", way: "restart, restarted, reply 220",
+			at: Command, kept: "then Restarting",
+			rows: []row{
+				{inputs: "pass MAIL", state: Executing, returned: "hand over", kept: "1 due, then Restarting", why: "there is nothing that the server would have to forget"},
+			},
+		},
+		{
+			name: "Command, restarted where a chunk was refused in LMTP", like: "Command", from: "Command, a chunk refused in LMTP", way: "restart, restarted, reply 220",
+			at: Command, kept: "then Restarting",
+			rows: []row{
+				{inputs: "pass MAIL", state: Executing, returned: "hand over", kept: "1 due, then Restarting", why: "there is nothing that the server would have to forget"},
+				{inputs: "answer BDAT 0 LAST 550", state: stays, returned: "send 1", kept: "then Restarting", why: "the client counts on one reply, as it hasn't said LHLO"},
+			},
+		},
+		{
+			name: "Command, restarted behind a failed AUTH", like: "Command", from: "Command, behind a failed AUTH", way: "restart, restarted, reply 220",
+			at: Command, kept: "then Restarting",
 		},
 		{
 			name: "Command, behind a message with two recipients", like: "Command", from: "Command, with all recipients", way: "pass DATA, reply 354, hand end, reply 250",
@@ -240,6 +329,7 @@ func commandSituations() []situation {
 			rows: []row{
 				{inputs: "answer NOOP 250, answer NOOP 550, answer HELO 250, answer EHLO 250, answer EHLO 550, answer LHLO 250, answer MAIL 550, answer RCPT 550, answer DATA 550, answer RSET 250, answer RSET 550, answer XCLIENT 220, answer XCLIENT 250, answer XCLIENT 550, answer AUTH 235, answer BDAT 0 LAST 550, answer word 235, answer word 250, answer word 550", state: Command, returned: "send 1", kept: none, why: "the next command ends the message for good"},
 				{inputs: "reply 220, " + accepting, state: Over, returned: "forward", kept: "statuses", why: "a server may speak LMTP without LHLO; no message ends with this"},
+				{inputs: "restart", state: Handover, kept: "then Restarting", why: "the server has had no message on a fresh connection"},
 			},
 		},
 	}

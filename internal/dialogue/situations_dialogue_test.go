@@ -8,7 +8,7 @@ func dialogueSituations() []situation {
 		{
 			name: "Response", from: "Command", way: "pass AUTH, reply 334",
 			at: Response, kept: none,
-			rows: slices.Concat(without("read fails", usual), alone, []row{
+			rows: slices.Concat(without("read fails, "+names(ofRestart...), usual), alone, inExchange, []row{
 				{inputs: "begin", state: stays, returned: "ready, SASL", why: "it's the client's turn"},
 				{inputs: names(slices.Concat(commands, answers)...), state: never, why: "a line of an exchange has no verb"},
 				{inputs: "pass word", state: Executing, returned: "hand over", kept: "1 due", why: "RFC 4954 section 4"},
@@ -31,7 +31,7 @@ func dialogueSituations() []situation {
 		{
 			name: "OwnResponse", from: "Command", way: "answer AUTH 334",
 			at: OwnResponse, kept: none,
-			rows: slices.Concat(usual, alone, []row{
+			rows: slices.Concat(without(names(ofRestart...), usual), alone, inExchange, []row{
 				{inputs: "begin", state: stays, returned: "ready, SASL, own", why: "it's the client's turn"},
 				{inputs: names(slices.Concat(commands, answers)...), state: never, why: "a line of an exchange has no verb"},
 				{inputs: "pass word", state: never, why: "it may be a password, and the server hasn't asked for it"},

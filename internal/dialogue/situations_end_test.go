@@ -149,12 +149,45 @@ func endSituations() []situation {
 		},
 		{
 			name: "Handover", from: "Command", way: "pass STARTTLS",
-			at: Handover, kept: none,
+			at: Handover, kept: "then Regreeting",
 			rows: slices.Concat(noTurn, without(names(ofHandshake...), usual), []row{
 				{inputs: "reply 220, " + accepting + ", " + intermediate + ", " + negative, state: stays, returned: "swallow", why: "it would be sent in the middle of a handshake"},
-				{inputs: "TLS starts", state: Regreeting, kept: "TLS", why: "RFC 3207 section 4.2: the server starts anew"},
-				{inputs: "TLS unavailable", state: Command, returned: "454", kept: none, why: "the client goes on without"},
+				{inputs: "TLS starts", state: Regreeting, kept: "TLS, then Regreeting", why: "RFC 3207 section 4.2: the server starts anew"},
+				{inputs: "TLS unavailable", state: Command, returned: "454", kept: "then Regreeting", why: "the client goes on without"},
 			}),
+		},
+		{
+			name: "Handover, for a restart", from: "Command", way: "restart",
+			at: Handover, kept: "then Restarting",
+			rows: slices.Concat(noTurn, without(names(ofRestart...), usual), []row{
+				{inputs: "reply 220, " + accepting + ", " + intermediate + ", " + negative, state: stays, returned: "swallow", why: "the client would take it for the greeting of the fresh connection"},
+				{inputs: "restart", state: never, why: "no hook is asked before the server has greeted afresh"},
+				{inputs: "restarted", state: Restarting, kept: "then Restarting", why: "the client's command is to be replied to"},
+			}),
+		},
+		{
+			name: "Handover, for a restart, no relay", like: "Handover, for a restart", from: "Command, no relay", way: "restart",
+			at: Handover, kept: "then Restarting",
+			rows: slices.Concat(session),
+		},
+		{
+			name: "Handover, for a restart at the greeting", like: "Handover, for a restart", from: "Greeting", way: "restart",
+			at: Handover, kept: none,
+			rows: []row{
+				{inputs: "restarted", state: Greeting, kept: none, why: "the client has sent no command yet, and waits for its greeting"},
+			},
+		},
+		{
+			name: "Handover, for a restart at the greeting, no relay", like: "Handover, for a restart at the greeting", from: "Greeting, no relay", way: "restart",
+			at: Handover, kept: none,
+			rows: slices.Concat(session),
+		},
+		{
+			name: "Handover, for a restart in a transaction in LMTP", like: "Handover, for a restart", from: "Command, with two recipients in LMTP", way: "restart",
+			at: Handover, kept: "then Restarting",
+			rows: []row{
+				{inputs: "restarted", state: Restarting, kept: "then Restarting", why: "nothing of the transaction is left, and the client has to say LHLO again"},
+			},
 		},
 		{
 			name: "Closing", from: "Command", way: "hang up",
@@ -162,7 +195,7 @@ func endSituations() []situation {
 			rows: slices.Concat(noTurn, noMessage, []row{
 				{inputs: "reply 220, " + accepting + ", " + intermediate + ", " + negative, state: stays, returned: "swallow", why: "the client has had the last reply"},
 				{inputs: "drop part, drop chunk", state: stays, returned: "false", why: "what is under way may come to its end, and moves nothing"},
-				{inputs: "TLS starts, send postponed, write fails", state: stays, why: "likewise"},
+				{inputs: "TLS starts, restart, restarted, send postponed, write fails", state: stays, why: "likewise"},
 				{inputs: "TLS unavailable", state: stays, returned: "454", why: "likewise"},
 				{inputs: "hang up", state: stays, returned: "500", why: "likewise"},
 				{inputs: "close", state: Over, kept: "too long", why: "no reply is on its way any more"},

@@ -13,7 +13,9 @@ const (
 	// Regreeting: the server owes the greeting of a fresh connection. The client
 	// has had one.
 	Regreeting
-	// Postponed: that greeting was a refusal. The client gets it for whatever it
+	// Restarting: likewise, but it is the reply to the client's command.
+	Restarting
+	// Postponed: the greeting that the client was not to get was a refusal. It gets that for whatever it
 	// sends next.
 	Postponed
 
@@ -66,7 +68,8 @@ const (
 	// GivenUp: the server may have given up reading the message without a word.
 	GivenUp
 
-	// Handover: the client shakes hands. It goes on with a fresh connection.
+	// Handover: the server is about to get a fresh connection of the client, which
+	// shakes hands, or which a hook has found to be another's.
 	Handover
 	// Closing: the library has sent the last reply, and closes.
 	Closing
@@ -77,7 +80,7 @@ const (
 )
 
 var stateNames = [states]string{
-	"Greeting", "Regreeting", "Postponed",
+	"Greeting", "Regreeting", "Restarting", "Postponed",
 	"Command", "Response", "OwnResponse", "StrayResponse",
 	"Executing", "Cancelling", "Resetting", "Reset",
 	"Chunk", "DropChunk",
@@ -96,7 +99,7 @@ func (s State) HasEnded() bool { return s >= Closing }
 // of it.
 func (s State) OwesReply() bool {
 	switch s {
-	case Greeting, Regreeting, Executing, Cancelling, Resetting, End:
+	case Greeting, Regreeting, Restarting, Executing, Cancelling, Resetting, End:
 		return true
 	}
 	return false

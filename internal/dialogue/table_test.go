@@ -245,6 +245,8 @@ var (
 	}
 	noChunk     = []row{{inputs: names(ofChunk...), state: never, why: "no chunk is dropped"}}
 	noHandshake = []row{{inputs: names(ofHandshake...), state: never, why: "nobody has asked for TLS"}}
+	noRestart   = []row{{inputs: names(ofRestart...), state: never, why: "no hook is asked"}}
+	inExchange  = []row{{inputs: names(ofRestart...), state: never, why: "a hook is asked, but the client waits for what goes on with its exchange"}}
 	noRefusal   = []row{{inputs: ofPostponed.name, state: never, why: "the client waits for no greeting"}}
 	goesOn      = []row{
 		{inputs: "hang up", state: Closing, returned: "500", why: "the library has the last word"},
@@ -253,7 +255,7 @@ var (
 		{inputs: "finish", state: never, why: "the server isn't told of an end yet"},
 	}
 	// usual rows are those of a state outside a message.
-	usual = slices.Concat(noMessage, noChunk, noHandshake, noRefusal, goesOn)
+	usual = slices.Concat(noMessage, noChunk, noHandshake, noRestart, noRefusal, goesOn)
 	// session rows are those where the library isn't in front of a server.
 	session = []row{{inputs: names(ofServer...), state: never, why: "the server reads for itself"}}
 	// alone says that a reply to nothing is the last.

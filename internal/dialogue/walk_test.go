@@ -142,6 +142,16 @@ func broken(before, m *Machine) string {
 		return "it ends, and nobody knows why"
 	case (m.state == Cancelling || m.state == DropChunk) && m.after != Command && m.after != OwnResponse:
 		return "what follows isn't the client's turn"
+	case m.state == Handover && m.after != Greeting && m.after != Regreeting && m.after != Restarting:
+		return "what follows is no greeting"
+	case m.state == Handover && m.after == Regreeting && !m.relay:
+		return "the library shakes hands in the place of a server that does so by itself"
+	case m.state == Restarting && before.state != Restarting && before.state != Handover:
+		return "the greeting is a reply to a command, and the server has no fresh connection"
+	case isAfresh(m) && (m.lmtp || m.auth || m.size != 0 || m.suspect || m.asked || m.statuses || m.msg != message{}):
+		return "the server has a fresh connection, and something of the one before is left"
+	case before.tls && !m.tls:
+		return "there is a way back from TLS"
 	case m.state == DropChunk && m.msg.chunk == 0, m.state == Chunk && m.msg.chunk == 0:
 		return "a chunk without octets"
 	case m.state == Surplus && m.msg.kept == 0:
@@ -155,6 +165,12 @@ func broken(before, m *Machine) string {
 // hasTurn tells whether it's the client's turn.
 func hasTurn(m *Machine) bool {
 	return m.state == Command || m.state == Response || m.state == OwnResponse || m.state == Greeting && !m.relay
+}
+
+// isAfresh tells whether the server has a fresh connection, or is about to, and is known
+// to have got nothing there.
+func isAfresh(m *Machine) bool {
+	return m.state == Restarting || m.state == Regreeting || m.state == Handover && m.after != Regreeting
 }
 
 // question asks a machine all that can be asked, and tells whether that changes it.

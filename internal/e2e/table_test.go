@@ -840,7 +840,7 @@ func (l *looks) told(g guest) []string {
 		if !slices.Contains(transactions, k.txn.ID) {
 			transactions = append(transactions, k.txn.ID)
 		}
-		known := []string{k.conn.ID, "connection", fmt.Sprint("Port:", client.Port()), "Port:client", fmt.Sprint("Port:", server.Port()), "Port:server"}
+		known := []string{k.conn.ID, "connection", "Peer:" + client.String(), "Peer:client", fmt.Sprint("Port:", client.Port()), "Port:client", fmt.Sprint("Port:", server.Port()), "Port:server"}
 		for i, id := range transactions {
 			known = append(known, id, fmt.Sprint("transaction ", i))
 		}

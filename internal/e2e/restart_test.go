@@ -1,0 +1,69 @@
+package e2e
+
+import (
+	"io"
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/emersion/go-smtp"
+	"github.com/seed3262c777/smtpproxy"
+	"github.com/seed3262c777/smtpproxy/gosmtp"
+)
+
+// This file is about a server that starts afresh, since a hook has found the client to be
+// another's.
+
+// origin is whose connection the front end says it is.
+var origin = smtpproxy.Origin{
+	RemoteIP: netip.MustParseAddr("192.0.2.7"), RemotePort: 7007, RemotePTR: "client.example",
+	LocalIP: netip.MustParseAddr("203.0.113.25"), LocalPort: 587,
+	HELO: smtpproxy.HELO{Verb: "EHLO", Host: "client.example"},
+	Auth: smtpproxy.Auth{Mechanism: "XCLIENT", Username: "alice"},
+}
+
+// restarting returns a hook that lets the server start afresh at XCLIENT, for an origin.
+func restarting(o smtpproxy.Origin) func(*hookContext, command) (decision, error) {
+	return func(_ *hookContext, cmd command) (decision, error) {
+		if cmd.Verb() == "XCLIENT" {
+			return smtpproxy.Reply{Restart: &o}, nil
+		}
+		return nil, nil
+	}
+}
+
+func TestARestartGivesTheServerAFreshConnectionWithTheAddressesTold(t *testing.T) {
+	h := newLifeHook()
+	h.command = restarting(origin)
+	backend := make(chan [2]net.Addr, 10)
+	srv := smtp.NewServer(smtp.BackendFunc(func(c *smtp.Conn) (smtp.Session, error) {
+		backend <- [2]net.Addr{c.Conn().RemoteAddr(), c.Conn().LocalAddr()}
+		if gosmtp.Session(c) == nil {
+			t.Error("it has no session")
+		}
+		return &tlsSession{new(tlsBackend)}, nil
+	}))
+	tr := overTCP(t)
+	serveBehind(t, srv, tr, &smtpproxy.Proxy{Hook: h})
+	k := talk(t, tr)
+	k.want("EHLO front.example", "250")
+	<-backend
+	k.want("MAIL FROM:<a@a.example>", "250")
+	io.WriteString(k.Conn, "XCLIENT ADDR=192.0.2.7\r\nEHLO client.example\r\nNOOP\r\n")
+	k.want("", "220")
+	k.want("", "250")
+	k.want("", "250")
+	if got := <-backend; got[0].String() != "192.0.2.7:7007" || got[1].String() != "203.0.113.25:587" {
+		t.Errorf("the server's connection is from %v to %v", got[0], got[1])
+	}
+	k.want("QUIT", "221")
+	k.wantEnd()
+	told := inTime(t, "Disconnect", h.ended)
+	if c := told.conn; c.RemoteIP != origin.RemoteIP || c.RemotePTR != "client.example" || c.Peer.Addr().String() != "127.0.0.1" || c.Auth != origin.Auth {
+		t.Errorf("told of %+v", c)
+	}
+	if got := strings.Join(h.called(t), " "); got != "connect EHLO keywords MAIL XCLIENT connect EHLO keywords NOOP QUIT disconnect" {
+		t.Errorf("called: %s", got)
+	}
+}
