@@ -154,7 +154,11 @@ func (c *conn) Write(p []byte) (int, error) {
 			c.fail(false) // as in Read
 		}
 	}()
-	n, waits, err := c.relayReplies(p)
+	waits, err := c.relayReplies(p)
+	n := len(p)
+	if err != nil {
+		n = 0
+	}
 	if waits {
 		err = c.awaitRest()
 	}
@@ -234,18 +238,19 @@ func (c *conn) begin(reads bool) error {
 	if err := c.beginTLS(began); err != nil {
 		return err
 	}
-	var v verdict
+	var refusal *answer
+	var restarts bool
 	if len(c.s.connectHooks()) > 0 {
-		v = c.connect()
+		refusal, restarts = c.connect()
 	}
 	c.client.Begin()
 	if c.asksUser() {
 		c.client.RenewWrite()
 	}
 	switch {
-	case v.refused:
-		c.sayOwn(answer{reply: v.reply, by: v.by}, reads)
-	case v.restart != nil:
+	case refusal != nil:
+		c.sayOwn(refusal, reads)
+	case restarts:
 		c.goOnAfresh()
 	}
 	return nil
@@ -257,11 +262,15 @@ func (c *conn) asksUser() bool {
 	return c.l.cfg.HookFor != nil || len(c.l.cfg.links.connect) > 0 || len(c.l.cfg.Observers) > 0
 }
 
-// connect asks the hook about the client, and holds the greeting back as it wants. Its caller
-// holds out.writing. It may read from the client, since a Read on another goroutine reads
-// only when the connection has begun.
-func (c *conn) connect() verdict {
+// connect asks the hook about the client, and holds the greeting back as it wants. It returns
+// what the client gets in its place, nil if it is let in, and whether the server starts
+// afresh. Its caller holds out.writing. It may read from the client, since a Read on another
+// goroutine reads only when the connection has begun.
+func (c *conn) connect() (refusal *answer, restarts bool) {
 	v := c.s.connect(c.s.ctx, c)
+	if v.refused {
+		refusal = &answer{reply: v.reply, by: v.by}
+	}
 	if v.delay > 0 {
 		c.holdBackHere(v.delay, true)
 	}
@@ -273,7 +282,7 @@ func (c *conn) connect() verdict {
 	case c.in.ahead.Len() > 0:
 		c.s.conn.earlyTalker = true
 	}
-	return v
+	return refusal, v.restart != nil
 }
 
 // beginTLS shakes hands where TLS comes first. Whatever comes of that, the connection has
@@ -361,7 +370,7 @@ func (c *conn) fail(reads bool) {
 		c.out.writing.Lock()
 		defer c.out.writing.Unlock()
 		c.client.RenewWrite()
-		c.sayOwn(answer{reply: failureReply, by: ByFailure}, reads)
+		c.sayOwn(&answer{reply: failureReply, by: ByFailure}, reads)
 	}
 }
 

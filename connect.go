@@ -207,11 +207,10 @@ func (s *Session) connect(ctx context.Context, client *conn) (v verdict) {
 		c.end(calledOff)
 		s.exited(Failure{Err: ErrHookExit, Hook: name})
 	}()
-	conn := s.Connection()
-	for _, h := range hooks {
-		name = h.name
+	for i := range hooks {
+		name = hooks[i].name
 		delay := v.delay
-		v = s.askToConnect(ctx, c, h, conn)
+		v = s.askToConnect(ctx, c, &hooks[i])
 		if v.delay = max(v.delay, delay); v.refused || v.restart != nil {
 			break
 		}
@@ -229,32 +228,58 @@ func (s *Session) connect(ctx context.Context, client *conn) (v verdict) {
 }
 
 // askToConnect asks one hook about the client.
-func (s *Session) askToConnect(ctx context.Context, c *Context, h optional[ConnectHook], conn Connection) verdict {
-	o := s.guard(ctx, func() (Decision, error) { return h.hook.Connect(c, conn) })
+func (s *Session) askToConnect(ctx context.Context, c *Context, h *optional[ConnectHook]) verdict {
+	var conn Connection
+	s.see(&conn)
+	o := s.guard(ctx, func() (Decision, error) {
+		if h.funcs != nil {
+			return h.funcs.OnConnect(c, conn)
+		}
+		return h.hook.Connect(c, conn)
+	})
+	return s.verdictOf(c, h.name, o)
+}
+
+// verdictOf returns what the call of a hook about the client comes to.
+func (s *Session) verdictOf(c *Context, name string, o outcome) (v verdict) {
 	if o.failure == nil {
-		v, err := verdictOf(o.decision)
-		if err == nil {
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			if t := s.talked(); t != nil && v.refused {
-				t.hook = h.name
+		var err error
+		if v, err = verdictOf(o.decision); err == nil {
+			if v.refused {
+				s.refusedBy(name)
 			}
 			return v
 		}
 		o.failure = &Failure{Err: err}
 	}
-	o.failure.Hook = h.name
-	s.logFailure(*o.failure)
-	if instead := s.onFailure(c, o.failure); instead != nil {
+	return s.failedToConnect(c, name, o.failure)
+}
+
+// refusedBy notes which hook has refused the client.
+func (s *Session) refusedBy(name string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if t := s.talked(); t != nil {
+		t.hook = name
+	}
+}
+
+// failedToConnect returns what the failure of a hook about the client comes to.
+//
+//go:noinline
+func (s *Session) failedToConnect(c *Context, name string, f *Failure) verdict {
+	f.Hook = name
+	s.logFailure(*f)
+	if instead := s.onFailure(c, f); instead != nil {
 		v, err := verdictOf(instead)
 		if err == nil {
 			return v
 		}
-		s.logFailure(Failure{Err: err, Hook: h.name})
+		s.logFailure(Failure{Err: err, Hook: name})
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.watched().hookFailed(o.failure)
+	s.watched().hookFailed(f)
 	return verdict{refused: true, reply: failureReply.filled(dialogue.NoVerb), by: ByFailure}
 }
 
@@ -269,19 +294,27 @@ func verdictOf(d Decision) (verdict, error) {
 		o := *reply.Restart
 		return verdict{restart: &o}, o.validate()
 	case reply != nil:
-		r := reply.filled(dialogue.NoVerb)
-		switch {
-		case r.Code < 400:
-			return verdict{}, fmt.Errorf("%w: %d in the place of a greeting", ErrInvalidDecision, r.Code)
-		case r.Next:
-			return verdict{}, fmt.Errorf("%w: Next in the place of a greeting", ErrInvalidDecision)
-		}
-		r.Disconnect = true
-		return verdict{delay: r.Delay, refused: true, reply: r, by: ByHook}, r.validate(dialogue.NoVerb, false)
+		return refusalBy(reply)
 	case pass == nil:
 		return verdict{}, fmt.Errorf("%w: %T", ErrInvalidDecision, d)
 	case pass.Command != "" || pass.Next:
 		return verdict{}, fmt.Errorf("%w: a Pass with a command, or Next, before there is one", ErrInvalidDecision)
 	}
 	return verdict{delay: pass.Delay}, nil
+}
+
+// refusalBy returns what a Reply in the place of the greeting comes to. Few connections need the
+// stack that it takes.
+//
+//go:noinline
+func refusalBy(reply *Reply) (verdict, error) {
+	r := reply.filled(dialogue.NoVerb)
+	switch {
+	case r.Code < 400:
+		return verdict{}, fmt.Errorf("%w: %d in the place of a greeting", ErrInvalidDecision, r.Code)
+	case r.Next:
+		return verdict{}, fmt.Errorf("%w: Next in the place of a greeting", ErrInvalidDecision)
+	}
+	r.Disconnect = true
+	return verdict{delay: r.Delay, refused: true, reply: r, by: ByHook}, r.validate(dialogue.NoVerb, false)
 }

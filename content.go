@@ -206,7 +206,7 @@ func (c *conn) dropChunk() error {
 		if a.by != ByLibrary {
 			c.client.RenewRead()
 		}
-		c.respond(*a)
+		c.respond(a)
 	}
 	return nil
 }
@@ -287,7 +287,7 @@ func (c *conn) dropRest() error {
 		r, copies := c.s.m.DroppedRest()
 		c.s.moved(false)
 		c.s.mu.Unlock()
-		c.respond(answer{reply: replyOf(r), by: ByLibrary, copies: copies, message: true})
+		c.respond(&answer{reply: replyOf(r), by: ByLibrary, copies: copies, message: true})
 		return c.finish()
 	case len(held) == 0 && c.in.err != nil:
 		return c.contentError()

@@ -70,21 +70,20 @@ func (s *Session) askForKeywords(hooks []optional[KeywordHook], kw *Keywords) (o
 			s.exited(Failure{Err: ErrHookExit, Hook: name})
 		}
 	}()
-	for _, h := range hooks {
+	for i := range hooks {
+		h := &hooks[i]
 		name = h.name
-		o := s.guard(ctx, func() (Decision, error) { return nil, h.hook.Keywords(c, conn, kw) })
+		o := s.guard(ctx, func() (Decision, error) {
+			if h.funcs != nil {
+				return nil, h.funcs.OnKeywords(c, conn, kw)
+			}
+			return nil, h.hook.Keywords(c, conn, kw)
+		})
 		if o.failure == nil && kw.invalid != nil {
 			o.failure = &Failure{Err: kw.invalid}
 		}
 		if o.failure != nil {
-			o.failure.Hook = h.name
-			s.logFailure(*o.failure)
-			s.mu.Lock()
-			s.links().failedProbe(o.failure)
-			s.watched().hookFailed(o.failure)
-			s.m.HangUp(dialogue.NoReason)
-			s.moved(false)
-			s.mu.Unlock()
+			s.keywordsFailed(name, o.failure)
 			returned = true
 			return false
 		}
@@ -96,6 +95,20 @@ func (s *Session) askForKeywords(hooks []optional[KeywordHook], kw *Keywords) (o
 	s.mu.Unlock()
 	returned = true
 	return true
+}
+
+// keywordsFailed ends the session after the failure of a hook that was asked about the list.
+//
+//go:noinline
+func (s *Session) keywordsFailed(hook string, f *Failure) {
+	f.Hook = hook
+	s.logFailure(*f)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.links().failedProbe(f)
+	s.watched().hookFailed(f)
+	s.m.HangUp(dialogue.NoReason)
+	s.moved(false)
 }
 
 // withheld are the keywords that a hook has deleted, in upper case.
@@ -202,6 +215,8 @@ func paramsOf(keyword string) []string {
 
 // offered returns the lines of an EHLO reply with the keywords that the client
 // may use now, in the place of lines; nil if they are the same.
+//
+//go:noinline
 func (s *Session) offered(lines []string) []string {
 	var more []string
 	if s.m.InTLS() {

@@ -139,8 +139,9 @@ func funcsOf(h Hook) (Funcs, bool) {
 
 // optional is a hook in its place that is more than a Hook.
 type optional[T any] struct {
-	name string
-	hook T
+	name  string
+	hook  T
+	funcs *Funcs // hook, if it is one: its methods would copy what they get once more
 }
 
 // find returns the hooks among those that h is made of which are a T, in order. name is
@@ -152,7 +153,11 @@ func find[T any](h Hook, name string) (found []optional[T]) {
 	t, is := h.(T)
 	_, isMux := h.(*Mux)
 	if is && counts[T](h) {
-		found = append(found, optional[T]{name, t})
+		o := optional[T]{name: name, hook: t}
+		if f, ok := funcsOf(h); ok {
+			o.funcs = &f
+		}
+		found = append(found, o)
 	}
 	if is && !isMux {
 		return found // it knows itself what to do with what it is made of

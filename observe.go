@@ -20,14 +20,21 @@ func (s *Session) observeOne(o *Observer, f func(*Observer)) {
 		v := recover()
 		switch {
 		case v != nil:
-			s.log(slog.LevelError, "smtpproxy: observer panicked",
-				slog.Any("panic", v), slog.String("stack", string(debug.Stack())))
+			s.observerPanicked(v, debug.Stack())
 		case !returned:
-			s.log(slog.LevelError, "smtpproxy: observer called runtime.Goexit")
+			s.observerExited()
 		}
 	}()
 	f(o)
 	returned = true
+}
+
+func (s *Session) observerPanicked(v any, stack []byte) {
+	s.log(slog.LevelError, "smtpproxy: observer panicked", slog.Any("panic", v), slog.String("stack", string(stack)))
+}
+
+func (s *Session) observerExited() {
+	s.log(slog.LevelError, "smtpproxy: observer called runtime.Goexit")
 }
 
 // connected tells that the connection has begun.

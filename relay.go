@@ -112,7 +112,7 @@ func (c *conn) next(begins bool) (state dialogue.State, handedOver bool) {
 		c.beginMessage()
 	}
 	if b.Missing > 0 {
-		c.respond(answer{reply: Reply{Code: b.Code}, by: ByLibrary, copies: b.Missing, message: true})
+		c.respond(&answer{reply: Reply{Code: b.Code}, by: ByLibrary, copies: b.Missing, message: true})
 	}
 	return state, false
 }
@@ -190,11 +190,10 @@ func (c *conn) answer(p []byte, d *decision) int {
 	if d.by != ByLibrary {
 		c.client.RenewRead()
 	}
-	a := answer{reply: d.reply, by: d.by, copies: int(d.copies), hold: d.hold, message: d.message}
+	a := &answer{reply: d.reply, by: d.by, copies: int(d.copies), hold: d.hold, message: d.message}
 	if d.discard > 0 {
 		a.hold = false
-		c.in.late = new(answer)
-		*c.in.late = a
+		c.in.late = a
 		c.client.StartPace()
 		return 0
 	}

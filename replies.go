@@ -17,78 +17,110 @@ import (
 // moved the machine, and those of hook and library.
 
 // relayReplies is Write, for one caller at a time. It tells whether the caller has to
-// wait before it returns (see dialogue.Machine.MayReturn).
-func (c *conn) relayReplies(p []byte) (n int, waits bool, err error) {
+// wait before it returns (see dialogue.Machine.MayReturn). Hooks are called from here: what is
+// on the stack meanwhile is as little as can be.
+func (c *conn) relayReplies(p []byte) (waits bool, err error) {
 	c.out.writing.Lock()
 	defer c.out.writing.Unlock()
+	if takes, err := c.takesReplies(); !takes {
+		return false, err
+	}
+	if c.out.partial.Len() > 0 {
+		c.out.partial.Put(p)
+		p = c.out.partial.Held()
+	}
+	for len(p) > 0 && err == nil {
+		reply, code, bad := c.out.next(p, c.s.cfg.reply)
+		switch {
+		case bad != nil && c.hasEnded():
+			c.out.lost = true
+			return false, net.ErrClosed
+		case bad != nil:
+			return false, c.loseStep(dialogue.MalformedReply)
+		case reply == nil:
+			return waits, nil
+		}
+		p = p[len(reply):]
+		step, reply, v, mustWait, wakes := c.moveByReply(code, reply, c.list(code, reply))
+		waits = mustWait
+		switch step.Fate {
+		case dialogue.LoseStep:
+			err = c.loseStep(dialogue.OutOfStep)
+		case dialogue.Keep, dialogue.Postpone:
+			c.out.kept.Put(reply)
+		case dialogue.Forward:
+			c.sendKeptHere(true, false)
+			c.show(v, reply)
+			err = c.sendShown(v, reply, step.Hold, false)
+		}
+		if wakes {
+			c.wakeReader()
+		}
+	}
+	c.out.partial.Release()
+	return waits && err == nil, err
+}
+
+// takesReplies tells whether replies of the server's are for the client; err is what the
+// server gets if they aren't, nil if it isn't to notice. It is also where a connection begins.
+func (c *conn) takesReplies() (takes bool, err error) {
 	switch {
 	case c.waits.closed.Load(), c.out.lost:
-		return 0, false, net.ErrClosed
+		return false, net.ErrClosed
 	case c.client.IsDetached():
-		return len(p), false, nil
+		return false, nil
 	}
 	if err := c.begin(false); err != nil {
-		return 0, false, err
+		return false, err
 	}
 	switch { // while it began
 	case c.waits.closed.Load():
-		return 0, false, net.ErrClosed
+		return false, net.ErrClosed
 	case c.client.IsDetached():
-		return len(p), false, nil
+		return false, nil
 	}
-	b := p
-	if c.out.partial.Len() > 0 {
-		c.out.partial.Put(p)
-		b = c.out.partial.Held()
-	}
-	for len(b) > 0 {
-		reply, code, err := c.out.next(b, c.s.cfg.reply)
-		switch {
-		case err != nil && c.hasEnded():
-			c.out.lost = true
-			return 0, false, net.ErrClosed
-		case err != nil:
-			return 0, false, c.loseStep(dialogue.MalformedReply)
-		case reply == nil:
-			return len(p), waits, nil
-		}
-		if waits, err = c.relayReply(code, reply); err != nil {
-			c.out.partial.Release()
-			return 0, false, err
-		}
-		b = b[len(reply):]
-	}
-	c.out.partial.Release()
-	return len(p), waits, nil
+	return true, nil
 }
 
-// relayReply gives the client one reply of the server's: the machine moves, and then,
-// without the lock, the reply is sent.
-func (c *conn) relayReply(code int, reply []byte) (waits bool, err error) {
-	step, reply, x, waits, wakes := c.moveByReply(code, reply)
-	switch step.Fate {
-	case dialogue.LoseStep:
-		return false, c.loseStep(dialogue.OutOfStep)
-	case dialogue.Keep, dialogue.Postpone:
-		c.out.kept.Put(reply)
-	case dialogue.Forward:
-		c.sendKeptHere(true, false)
-		err = c.say(x, reply, step.Hold, false)
-	}
-	if wakes {
-		c.s.mu.Lock()
-		c.wakeRead()
-		c.s.mu.Unlock()
-	}
-	return waits, err
+// wakeReader ends the wait of a Read.
+func (c *conn) wakeReader() {
+	c.s.mu.Lock()
+	defer c.s.mu.Unlock()
+	c.wakeRead()
 }
 
-// moveByReply lets a reply of the server's move the machine. It returns the reply as the
-// client gets it, what is to be shown of it, whether the Write has to wait before it returns, and whether a Read waits
-// for the reply.
-func (c *conn) moveByReply(code int, reply []byte) (step dialogue.Step, sent []byte, x *Exchange, waits, wakes bool) {
+// list returns what becomes of the keywords in a reply, nil if it is none to HELO, EHLO or LHLO.
+func (c *conn) list(code int, reply []byte) *listing {
 	s := c.s
-	var size int64
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.m.Greets() {
+		return nil
+	}
+	asks := len(s.links().keywords) > 0
+	if asks { // who waits for a held reply doesn't wait for the hook
+		s.mu.Unlock()
+		c.sendHeld()
+		s.mu.Lock()
+	}
+	var lines []string
+	if s.m.WantsKeywords() {
+		lines = wire.ReplyLines(reply)
+	}
+	list := s.list(code, lines)
+	if asks { // the hook's time is not the server's
+		s.mu.Unlock()
+		c.client.RenewWrite()
+		s.mu.Lock()
+	}
+	return &list
+}
+
+// moveByReply lets a reply of the server's move the machine; list is what c.list returned. It
+// returns the reply as the client gets it, what is to be shown of it, whether the Write has to
+// wait before it returns, and whether a Read waits for the reply.
+func (c *conn) moveByReply(code int, reply []byte, list *listing) (step dialogue.Step, sent []byte, v *showing, waits, wakes bool) {
+	s := c.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.m.State() == dialogue.Greeting {
@@ -97,40 +129,34 @@ func (c *conn) moveByReply(code int, reply []byte) (step dialogue.Step, sent []b
 		s.mu.Lock()
 		s.conn.earlyTalker = s.conn.earlyTalker || early
 	}
-	if s.m.Greets() {
-		var lines []string
-		if s.m.WantsKeywords() {
-			lines = wire.ReplyLines(reply)
-		}
-		asks := len(s.links().keywords) > 0
-		if asks { // who waits for a held reply doesn't wait for the hook
-			s.mu.Unlock()
-			c.sendHeld()
-			s.mu.Lock()
-		}
-		list := s.list(code, lines)
-		if asks { // the hook's time is not the server's
-			s.mu.Unlock()
-			c.client.RenewWrite()
-			s.mu.Lock()
-		}
-		switch size = list.size; {
-		case list.failed:
-			x = s.shown(ByFailure, failureReply.filled(dialogue.NoVerb), 0)
-			return dialogue.Step{}, failureReply.appendTo(nil), x, false, c.waits.reply != nil
-		case list.lines != nil:
-			reply = printed(code, list.lines)
-		}
+	var size int64
+	switch {
+	case list == nil:
+	case list.failed:
+		v, reply = s.shownAnswer(&answer{reply: failureReply, by: ByFailure})
+		return step, reply, v, false, c.waits.reply != nil
+	case list.lines != nil:
+		size, reply = list.size, printed(code, list.lines)
+	default:
+		size = list.size
 	}
 	message := s.m.IsMessage()
 	step = s.replied(code, s.accepts(code), size)
 	if step.Fate == dialogue.Forward && s.talked() != nil {
-		x = s.shown(ByServer, parsed(code, wire.ReplyLines(reply)), oneIf(message))
+		v = s.shownReply(code, reply, oneIf(message))
 	}
 	c.waits.content = c.waits.content || step.News == dialogue.ContentBegins
 	waits = !s.m.MayReturn()
 	c.awaitsRest(waits)
-	return step, reply, x, waits, c.waits.reply != nil
+	return step, reply, v, waits, c.waits.reply != nil
+}
+
+// shownReply is shown for a reply of the server's, as it has sent it.
+//
+//go:noinline
+func (s *Session) shownReply(code int, reply []byte, statuses int) *showing {
+	r := parsed(code, wire.ReplyLines(reply))
+	return s.shown(ByServer, &r, statuses)
 }
 
 // printed returns a reply as it is sent. Inlined, it would cost each connection
@@ -182,11 +208,13 @@ type answer struct {
 }
 
 // refusalOf returns a refusal of the library's as an answer.
-func refusalOf(r dialogue.Refusal) answer { return answer{reply: replyOf(r), by: ByLibrary, copies: 1} }
+func refusalOf(r dialogue.Refusal) *answer {
+	return &answer{reply: replyOf(r), by: ByLibrary, copies: 1}
+}
 
 // respond sends a reply that is not the server's, as often as the client counts on it. Its
 // caller holds in.reading.
-func (c *conn) respond(a answer) {
+func (c *conn) respond(a *answer) {
 	c.out.writing.Lock()
 	defer c.out.writing.Unlock()
 	for ; a.copies > 0; a.copies-- {
@@ -195,28 +223,57 @@ func (c *conn) respond(a answer) {
 	}
 }
 
-// sayOwn is say for a reply that is not the server's.
-func (c *conn) sayOwn(a answer, reads bool) error {
+// sayOwn sends a reply that is not the server's. Its caller holds out.writing, and in.reading
+// too if reads says so.
+func (c *conn) sayOwn(a *answer, reads bool) error {
+	c.s.mu.Lock()
+	v, reply := c.s.shownAnswer(a)
+	c.s.mu.Unlock()
+	c.show(v, reply)
+	return c.sendShown(v, reply, a.hold, reads)
+}
+
+// shownAnswer is shown for a reply that is not the server's. It returns that as it is sent, too.
+// Its caller holds s.mu, and has moved the machine.
+//
+//go:noinline
+func (s *Session) shownAnswer(a *answer) (*showing, []byte) {
 	statuses := 0
 	if a.message {
 		statuses = a.copies
 	}
-	c.s.mu.Lock()
-	x := c.s.shown(a.by, a.reply.filled(dialogue.NoVerb), statuses)
-	c.s.mu.Unlock()
-	return c.say(x, a.reply.appendTo(nil), a.hold, reads)
+	r := a.reply.filled(dialogue.NoVerb)
+	return s.shown(a.by, &r, statuses), a.reply.appendTo(nil)
 }
 
-// say sends a reply when it has been shown to who looks at replies; x is nil if nobody does.
-// Its caller holds out.writing, and in.reading too if reads says so.
-func (c *conn) say(x *Exchange, reply []byte, hold, reads bool) error {
-	if x == nil {
+// show shows a reply to who looks at replies; v is nil if nobody does. If one of them calls
+// runtime.Goexit, which ends the server's goroutine, and the connection with it, the client
+// gets the reply as it is: it tells what has happened. Its caller holds out.writing. It has no
+// frame of its own, for what comes above needs the stack.
+func (c *conn) show(v *showing, reply []byte) {
+	if v != nil {
+		v.client, v.reply = c, reply
+		c.s.show(v)
+	}
+}
+
+// sendAsShown sends a reply whose showing has been broken off.
+func (v *showing) sendAsShown() {
+	v.client.client.RenewWrite()
+	v.client.send(v.reply, false)
+	if v.first.Disconnect {
+		v.client.client.Close() // no other reply follows
+	}
+}
+
+// sendShown sends a reply that has been shown to who looks at replies. Its caller holds
+// out.writing, and in.reading too if reads says so.
+func (c *conn) sendShown(v *showing, reply []byte, hold, reads bool) error {
+	if v == nil {
 		return c.send(reply, hold)
 	}
-	c.client.Pause() // the hooks' time is neither the client's
-	v := c.show(x, reply)
 	if v.changed {
-		reply = v.reply.appendTo(nil)
+		reply = v.x.Reply.appendTo(nil)
 	}
 	if v.delay > 0 {
 		c.sendHeld()
@@ -225,7 +282,7 @@ func (c *conn) say(x *Exchange, reply []byte, hold, reads bool) error {
 		}
 		c.holdBackHere(v.delay, reads)
 	}
-	c.client.RenewWrite() // nor the server's
+	c.client.RenewWrite() // the hooks' time is not the server's
 	if v.isLast {
 		c.s.mu.Lock()
 		c.s.endByHook()
@@ -237,26 +294,6 @@ func (c *conn) say(x *Exchange, reply []byte, hold, reads bool) error {
 		c.client.InterruptReads() // a Read that waits for the client ends now
 	}
 	return err
-}
-
-// show shows a reply to who looks at replies. If one of them calls runtime.Goexit, which ends
-// the server's goroutine, and the connection with it, the client gets the reply as it is: it
-// tells what has happened. Its caller holds out.writing.
-func (c *conn) show(x *Exchange, reply []byte) showing {
-	returned, isLast := false, x.Reply.Disconnect
-	defer func() {
-		if returned {
-			return
-		}
-		c.client.RenewWrite()
-		c.send(reply, false)
-		if isLast {
-			c.client.Close() // no other reply follows
-		}
-	}()
-	v := c.s.show(x)
-	returned = true
-	return v
 }
 
 // send writes a reply to the client, or holds it while more commands wait. Its caller
@@ -333,9 +370,10 @@ func (c *conn) sendKeptHere(message, reads bool) {
 			statuses = 1 + oneIf(n < len(b)) // more follow
 		}
 		c.s.mu.Lock()
-		x := c.s.shown(ByServer, parsed(code, wire.ReplyLines(b[:n])), statuses)
+		v := c.s.shownReply(code, b[:n], statuses)
 		c.s.mu.Unlock()
-		c.say(x, b[:n], false, reads)
+		c.show(v, b[:n])
+		c.sendShown(v, b[:n], false, reads)
 		b = b[n:]
 	}
 }

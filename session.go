@@ -138,12 +138,17 @@ func newSession(cfg *config, conn facts, ptr string, txn transaction, relay bool
 // before the server has first read or written, it asks the connection for its
 // addresses, which may have to wait for a PROXY header.
 func (s *Session) Connection() Connection {
+	var conn Connection
+	s.see(&conn)
+	return conn
+}
+
+// see makes conn what Connection returns.
+func (s *Session) see(conn *Connection) {
 	s.learn()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var conn Connection
-	s.view(&conn)
-	return conn
+	s.view(conn)
 }
 
 // view makes conn the connection as a hook sees it now. Its caller holds s.mu.
@@ -224,13 +229,12 @@ func (s *Session) MustReset() bool {
 // be one to the last command, and one behind the end of the session, becomes a 421 with
 // Disconnect.
 func (s *Session) Replied(code int, lines ...string) (r Reply) {
-	x := s.hear(code, lines, &r)
-	if x == nil {
+	v := s.hear(code, lines, &r)
+	if v == nil {
 		return r
 	}
-	v := s.show(x)
-	if v.changed {
-		r = v.reply
+	if s.show(v); v.changed {
+		r = v.x.Reply
 	}
 	r.Delay = v.delay
 	r.Disconnect = r.Disconnect || v.isLast
@@ -245,7 +249,7 @@ func (s *Session) Replied(code int, lines ...string) (r Reply) {
 
 // hear lets a reply of the server's move the session, and makes r the reply that the client
 // gets. It returns what is to be shown of it, nil if nobody looks.
-func (s *Session) hear(code int, lines []string, r *Reply) *Exchange {
+func (s *Session) hear(code int, lines []string, r *Reply) *showing {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	over, message, by := s.m.State().HasEnded(), s.m.IsMessage(), ByServer
@@ -274,7 +278,7 @@ func (s *Session) hear(code int, lines []string, r *Reply) *Exchange {
 	if by == ByServer {
 		seen = parsed(code, r.Lines)
 	}
-	return s.shown(by, seen, oneIf(message))
+	return s.shown(by, &seen, oneIf(message))
 }
 
 // StartedTLS tells the session that the server has completed a TLS handshake

@@ -115,20 +115,72 @@ func (s *Session) looks() bool {
 	return s.talked() != nil
 }
 
-// shown returns the Exchange of a reply, nil if nobody looks. statuses is 0 if it isn't one to
-// a message, else how many of those are still to be shown that have moved the machine already,
-// this one among them. Its caller holds s.mu, and has moved the machine.
-func (s *Session) shown(by Source, r Reply, statuses int) *Exchange {
+// showing is the way of a reply past all who look at it. It is apart from the stack, of
+// which an Exchange, which a hook gets by value, takes a fifth of what there is: see decision.
+type showing struct {
+	x     *Exchange                             // with the reply as it is by now
+	first Reply                                 // as it was given
+	call  func(*optional[ReplyHook], *Observer) // shows x to one of them
+
+	changed bool // the client reads something else than in the first
+	isLast  bool // a hook has made it the last one
+	delay   time.Duration
+
+	// While the hooks are called:
+	client *conn // that gets the reply, which is sent so if nobody changes it; nil without a listener
+	reply  []byte
+	base   *Context // that c is made from
+	ctx    context.Context
+	cancel context.CancelFunc
+	c      *Context
+	hooks  []optional[ReplyHook] // still to be called
+	asked  bool                  // all hooks have been
+	over   bool                  // and all observers
+
+	// The one that is shown the reply:
+	hook     string   // its name
+	lines    []string // the reply's, while it has lines of its own
+	decision Decision
+	err      error
+	failure  *Failure
+	returned bool
+}
+
+// newShowing returns one of a zero Exchange. That is a variable of a function's, since Go would
+// copy one that is behind a pointer twice, and both copies to the stack.
+func newShowing() *showing {
+	var x Exchange
+	v := &showing{x: &x}
+	v.call = func(h *optional[ReplyHook], o *Observer) {
+		switch {
+		case h == nil && o.Exchanged != nil:
+			o.Exchanged(v.c, x)
+		case h == nil:
+		case h.funcs != nil:
+			v.decision, v.err = h.funcs.OnReply(v.c, x)
+		default:
+			v.decision, v.err = h.hook.Reply(v.c, x)
+		}
+		v.returned = true
+	}
+	return v
+}
+
+// shown returns what is to be shown of a reply, nil if nobody looks. statuses is 0 if it isn't
+// one to a message, else how many of those are still to be shown that have moved the machine
+// already, this one among them. Its caller holds s.mu, and has moved the machine.
+func (s *Session) shown(by Source, r *Reply, statuses int) *showing {
 	t := s.talked()
 	if t == nil {
 		return nil
 	}
-	x := &Exchange{
-		Command: t.command, Passed: t.passed, Hook: t.hook, Hooked: t.hooked, Octets: t.octets,
-		Reply: r, By: by, Recipient: -1,
-	}
+	v := newShowing()
+	x := v.x
+	x.Command, x.Passed, x.Hook, x.Hooked, x.Octets = t.command, t.passed, t.hook, t.hooked, t.octets
+	x.Reply, x.By, x.Recipient = *r, by, -1
 	x.Reply.Disconnect = r.Disconnect || s.m.State().HasEnded()
 	x.Reply.Delay = 0 // that is over
+	v.first = x.Reply
 	if by == ByServer {
 		x.Hook = ""
 		if !t.since.IsZero() {
@@ -150,7 +202,7 @@ func (s *Session) shown(by Source, r Reply, statuses int) *Exchange {
 	if over {
 		t.reset() // that was all
 	}
-	return x
+	return v
 }
 
 // oneIf returns 1 for true, else 0.
@@ -175,24 +227,23 @@ func (s *Session) endByHook() {
 // doesn't stand in front of the server.
 func (s *Session) showAnswer(d *decision) {
 	s.mu.Lock()
-	var x *Exchange
+	var v *showing
 	if !s.m.IsRelay() {
-		x = s.shown(d.by, d.reply, oneIf(d.message))
+		v = s.shown(d.by, &d.reply, oneIf(d.message))
 	}
 	s.mu.Unlock()
-	if x == nil {
+	if v == nil {
 		return
 	}
 	if d.copies > 1 {
-		x.Recipient = -1 // it is the status of all of them
+		v.x.Recipient = -1 // it is the status of all of them
 	}
-	v := s.show(x)
-	held := max(d.reply.Delay, v.delay)
+	s.show(v)
+	held, isLast := max(d.reply.Delay, v.delay), d.reply.Disconnect || v.isLast
 	if v.changed {
-		d.reply = v.reply
+		d.reply = v.x.Reply
 	}
-	d.reply.Delay = held
-	d.reply.Disconnect = d.reply.Disconnect || v.isLast
+	d.reply.Delay, d.reply.Disconnect = held, d.reply.Disconnect || isLast
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if v.isLast {
@@ -201,83 +252,171 @@ func (s *Session) showAnswer(d *decision) {
 	s.watched().replies(d.reply)
 }
 
-// showing is what has become of a reply that was shown.
-type showing struct {
-	reply   Reply // that the client gets
-	changed bool  // it isn't the same
-	isLast  bool  // a hook has made it the last one
-	delay   time.Duration
+// show shows a reply to the hooks and to the observers. Its caller holds no lock.
+func (s *Session) show(v *showing) {
+	if !s.enter(untilOver) {
+		return
+	}
+	defer s.endShowing(v)
+	s.beginShowing(v)
+	for h := v.next(); h != nil; h = v.next() {
+		s.callReply(v, h)
+		s.amend(v)
+	}
+	for i := range s.cfg.Observers {
+		v.lend()
+		v.callObserver(&s.cfg.Observers[i])
+		s.observed(v)
+	}
+	s.concludeShowing(v)
+	v.over = true
 }
 
-// show shows a reply to the hooks and to the observers. Its caller holds no lock.
-func (s *Session) show(x *Exchange) (v showing) {
-	if !s.enter(untilOver) {
-		return showing{reply: x.Reply}
+// next returns the next hook that is shown the reply, nil if all have been.
+//
+//go:noinline
+func (v *showing) next() *optional[ReplyHook] {
+	n := len(v.hooks) - 1
+	if v.asked = n < 0; v.asked {
+		return nil
+	}
+	h := &v.hooks[n] // the last one of a chain comes first
+	v.hooks, v.hook = v.hooks[:n], h.name
+	v.lend()
+	return h
+}
+
+// beginShowing finds those who look at a reply, and makes their Context.
+//
+//go:noinline
+func (s *Session) beginShowing(v *showing) {
+	if v.client != nil {
+		v.client.client.Pause() // the hooks' time is not the client's
+	}
+	v.base = s.replyContext()
+	v.ctx, v.cancel = v.base, func() {}
+	if limit := s.cfg.HookTimeout; limit > 0 {
+		v.ctx, v.cancel = context.WithTimeoutCause(v.base, limit, ErrHookTimeout)
+	}
+	v.c = &Context{parent: v.ctx, state: &s.state}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	v.x.Reply.Disconnect = v.first.Disconnect || s.talked().closes
+	v.hooks = s.links().replies
+}
+
+// concludeShowing notes what the hooks have made of a reply.
+//
+//go:noinline
+func (s *Session) concludeShowing(v *showing) {
+	reply := &v.x.Reply
+	v.isLast = reply.Disconnect && !v.first.Disconnect
+	v.changed = !reply.reads(&v.first)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if t := s.talked(); v.isLast && t.due {
+		// Who lacks a status sends the message again (RFC 2033 section 4.2).
+		t.closes, reply.Disconnect, v.isLast = true, false, false
+	}
+}
+
+// endShowing follows the calls of those who look at a reply, whatever ended them.
+func (s *Session) endShowing(v *showing) {
+	if !v.over && v.client != nil {
+		defer v.sendAsShown()
 	}
 	defer s.leave()
-	base := s.replyContext()
-	defer s.endReply(base)
-	ctx, cancel := context.Context(base), context.CancelFunc(func() {})
-	if limit := s.cfg.HookTimeout; limit > 0 {
-		ctx, cancel = context.WithTimeoutCause(ctx, limit, ErrHookTimeout)
+	defer s.endReply(v.base)
+	defer v.cancel()
+	defer func() { v.c.end(s.endOf(v.ctx)) }()
+	switch {
+	case v.over:
+	case v.asked:
+		s.observerExited()
+	default:
+		s.exited(Failure{Err: ErrHookExit, Command: v.x.Command, Hook: v.hook})
 	}
-	defer cancel()
-	c := &Context{parent: ctx, state: &s.state}
-	defer func() { c.end(s.endOf(ctx)) }()
-
-	s.mu.Lock()
-	hooks, t := s.links().replies, s.talked()
-	due, closes := t.due, t.closes
-	s.mu.Unlock()
-	first := x.Reply
-	x.Reply.Disconnect = first.Disconnect || closes
-	returned, name := false, ""
-	defer func() {
-		if !returned {
-			s.exited(Failure{Err: ErrHookExit, Command: x.Command, Hook: name})
-		}
-	}()
-	for i := len(hooks) - 1; i >= 0; i-- {
-		h, y := hooks[i], x.clone()
-		name = h.name
-		o := s.guard(ctx, func() (Decision, error) { return h.hook.Reply(c, y) })
-		if o.failure == nil {
-			amended, delay, err := amend(x, o.decision)
-			if err == nil {
-				v.delay = max(v.delay, delay)
-				if amended {
-					x.Hook = h.name
-				}
-				continue
-			}
-			o.failure = &Failure{Err: err}
-		}
-		o.failure.Command, o.failure.Hook = x.Command, h.name
-		s.logFailure(*o.failure)
-	}
-	returned = true
-	s.observe(func(o *Observer) {
-		if o.Exchanged != nil {
-			o.Exchanged(c, x.clone())
-		}
-	})
-	v.reply, v.isLast = x.Reply, x.Reply.Disconnect && !first.Disconnect
-	v.changed = !x.Reply.reads(&first)
-	if v.isLast && due {
-		// Who lacks a status sends the message again (RFC 2033 section 4.2).
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		t.closes, v.reply.Disconnect, v.isLast = true, false, false
-	}
-	return v
 }
 
-// clone returns a copy that is whoever's it is shown to: what one does to it, even where it
-// has been given up, is nothing to the others.
-func (x *Exchange) clone() Exchange {
-	y := *x
-	y.Reply.Lines = slices.Clone(y.Reply.Lines)
-	return y
+// lend prepares v for who is shown the reply next, and gives it the lines: what one does to
+// them, even where it has been given up, is nothing to the others.
+//
+//go:noinline
+func (v *showing) lend() {
+	v.decision, v.err, v.failure, v.returned = nil, nil, nil, false
+	v.lines = v.x.Reply.Lines
+	v.x.Reply.Lines = slices.Clone(v.lines)
+}
+
+// takeBack follows lend.
+func (v *showing) takeBack() { v.x.Reply.Lines = v.lines }
+
+// callReply shows a reply to a hook, as callHook does with a line.
+func (s *Session) callReply(v *showing, h *optional[ReplyHook]) {
+	if s.cfg.HookTimeout > 0 {
+		s.replyInTime(v, h)
+		return
+	}
+	defer v.heard()
+	v.call(h, nil)
+}
+
+// callObserver shows a reply to an observer.
+func (v *showing) callObserver(o *Observer) {
+	defer v.heard()
+	v.call(nil, o)
+}
+
+// heard follows the call of one that is shown the reply, whatever ended it.
+func (v *showing) heard() {
+	if !v.returned {
+		v.failure = failureOf(recover())
+	}
+}
+
+// replyInTime shows a reply to a hook on a goroutine of its own, so that the call can be
+// given up.
+//
+//go:noinline
+func (s *Session) replyInTime(v *showing, h *optional[ReplyHook]) {
+	c, x := v.c, *v.x
+	o := inTime(v.ctx, func() (Decision, error) { return h.hook.Reply(c, x) })
+	v.decision, v.failure = o.decision, o.failure
+}
+
+// amend makes of a reply what a hook wants of it, if that is valid.
+//
+//go:noinline
+func (s *Session) amend(v *showing) {
+	v.takeBack()
+	if v.failure == nil && v.err == nil {
+		var amends bool
+		var delay time.Duration
+		if amends, delay, v.err = amended(v.x, v.decision); v.err == nil {
+			v.delay = max(v.delay, delay)
+			if amends {
+				v.x.Hook = v.hook
+			}
+			return
+		}
+	}
+	f := Failure{Err: v.err}
+	if v.failure != nil {
+		f = *v.failure
+	}
+	f.Command, f.Hook = v.x.Command, v.hook
+	s.logFailure(f)
+}
+
+// observed follows the call of an observer that is shown the reply.
+//
+//go:noinline
+func (s *Session) observed(v *showing) {
+	v.takeBack()
+	if v.failure != nil {
+		p, _ := v.failure.Err.(panicError)
+		s.observerPanicked(p.value, v.failure.Stack)
+	}
 }
 
 // reads tells whether the client reads the same in r and in other.
@@ -309,9 +448,9 @@ func (s *Session) endReply(base *Context) {
 	}
 }
 
-// amend makes of an Exchange's reply what a hook wants of it, if that is valid: see
-// ReplyHook.
-func amend(x *Exchange, d Decision) (amended bool, delay time.Duration, err error) {
+// amended makes of an Exchange's reply what a hook wants of it, if that is valid: see
+// ReplyHook. It tells whether that is another one.
+func amended(x *Exchange, d Decision) (amended bool, delay time.Duration, err error) {
 	pass, change := partsOf(d)
 	switch {
 	case pass != nil && (pass.Command != "" || pass.Next):

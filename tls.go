@@ -41,14 +41,13 @@ func (c *conn) handshake(tc *tls.Conn) error {
 }
 
 // sayBeneathTLS is sayOwn for a client that has begun without TLS.
-func (c *conn) sayBeneathTLS(a answer) {
-	reply := a.reply.appendTo(nil)
+func (c *conn) sayBeneathTLS(a *answer) {
 	c.s.mu.Lock()
-	x := c.s.shown(a.by, a.reply.filled(dialogue.NoVerb), 0)
+	v, reply := c.s.shownAnswer(a)
 	c.s.mu.Unlock()
-	if x != nil {
-		if v := c.s.show(x); v.changed {
-			reply = v.reply.appendTo(nil)
+	if v != nil {
+		if c.s.show(v); v.changed {
+			reply = v.x.Reply.appendTo(nil)
 		}
 	}
 	c.client.WriteBeneathTLS(reply, closeTime)

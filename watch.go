@@ -127,10 +127,16 @@ func (s *Session) closing() <-chan struct{} {
 // tell tells the hook of the end, once, when none of its methods runs any more. Its caller
 // holds s.mu.
 func (s *Session) tell(w *watch) {
-	if !w.over || w.calls > 0 || w.told {
-		return
+	if w.over && w.calls == 0 && !w.told {
+		w.told = true
+		s.tellNow(w)
 	}
-	w.told = true
+}
+
+// tellNow is tell when it is time. Behind each call of a hook, there is less stack than it takes.
+//
+//go:noinline
+func (s *Session) tellNow(w *watch) {
 	w.conclude(&s.m)
 	var conn Connection
 	s.view(&conn)

@@ -25,23 +25,48 @@ import (
 // stackEnv tells the process that measures what to measure.
 const stackEnv = "SMTPPROXY_TEST_STACK"
 
-// idleHooks are hooks by name; nil is a server without the library.
-var idleHooks = map[string]smtpproxy.Hook{
+// idleProxies are what a connection is behind, by name; nil is a server without the library.
+var idleProxies = map[string]*smtpproxy.Proxy{
 	"none":             nil,
-	"a function":       smtpproxy.HookFunc(func(*hookContext, command, connection, transaction) (decision, error) { return nil, nil }),
-	"a method":         methodHook{},
-	"a chain of three": smtpproxy.Chain(methodHook{}, smtpproxy.Named("x", methodHook{}), always(nil)),
-	"a mux": func() smtpproxy.Hook {
+	"a function":       {Hook: always(nil)},
+	"a method":         {Hook: methodHook{}},
+	"a chain of three": {Hook: smtpproxy.Chain(methodHook{}, smtpproxy.Named("x", methodHook{}), always(nil))},
+	"a mux": {Hook: func() smtpproxy.Hook {
 		m := &smtpproxy.Mux{Else: methodHook{}}
 		m.Handle("NOOP", methodHook{})
 		return m
-	}(),
+	}()},
+	"a hook at the beginning and the end": {Hook: smtpproxy.Funcs{
+		OnConnect:    func(*hookContext, connection) (decision, error) { return nil, nil },
+		OnDisconnect: func(*hookContext, connection, smtpproxy.End) {},
+	}},
+	"a hook for keywords":  {Hook: smtpproxy.Funcs{OnKeywords: func(*hookContext, connection, *smtpproxy.Keywords) error { return nil }}},
+	"a hook for replies":   {Hook: smtpproxy.Funcs{OnReply: func(*hookContext, smtpproxy.Exchange) (decision, error) { return nil, nil }}},
+	"a method for replies": {Hook: &replyHook{}},
+	"an observer":          {Hook: always(nil), Observers: []smtpproxy.Observer{{Exchanged: func(*hookContext, smtpproxy.Exchange) {}}}},
+	"all of it": {
+		Hook: smtpproxy.Chain(&replyHook{}, smtpproxy.Funcs{
+			OnConnect:    func(*hookContext, connection) (decision, error) { return nil, nil },
+			OnKeywords:   func(*hookContext, connection, *smtpproxy.Keywords) error { return nil },
+			OnDisconnect: func(*hookContext, connection, smtpproxy.End) {},
+		}),
+		Observers: []smtpproxy.Observer{{
+			Connected:    func(*hookContext, connection) {},
+			Exchanged:    func(*hookContext, smtpproxy.Exchange) {},
+			Disconnected: func(*hookContext, connection, smtpproxy.End) {},
+		}},
+	},
 	// This one needs more itself, so that the test could fail.
-	"a deep one": smtpproxy.HookFunc(func(_ *hookContext, _ command, c connection, _ transaction) (decision, error) {
+	"a deep one": {Hook: smtpproxy.HookFunc(func(_ *hookContext, _ command, c connection, _ transaction) (decision, error) {
 		takesStack(10, c)
 		return nil, nil
-	}),
+	})},
 }
+
+// replyHook looks at replies.
+type replyHook struct{ methodHook }
+
+func (*replyHook) Reply(*hookContext, smtpproxy.Exchange) (decision, error) { return nil, nil }
 
 type methodHook struct{}
 
@@ -62,11 +87,11 @@ func takesStack(n int, conn connection) string {
 // as much for a few octets more.
 func TestAnIdleConnectionThatHasCalledItsHookHasTheStackOfABareOne(t *testing.T) {
 	if server, hook, ok := strings.Cut(os.Getenv(stackEnv), ", "); ok {
-		fmt.Printf("stack %d\n", idleServers[server](t, idleHooks[hook]))
+		fmt.Printf("stack %d\n", idleServers[server](t, idleProxies[hook]))
 		return
 	}
 	for server := range idleServers {
-		for hook := range idleHooks {
+		for hook := range idleProxies {
 			// In a process of its own, where nothing else grows or shrinks stacks, and
 			// new ones don't begin with what others needed.
 			cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$")
@@ -87,17 +112,17 @@ func TestAnIdleConnectionThatHasCalledItsHookHasTheStackOfABareOne(t *testing.T)
 }
 
 // idleServers measure connections by the server's name.
-var idleServers = map[string]func(t *testing.T, hook smtpproxy.Hook) int{
+var idleServers = map[string]func(t *testing.T, proxy *smtpproxy.Proxy) int{
 	// Of all servers with a Read in the frames of textproto and bufio, go-smtp leaves
 	// the hook the least, but what its backend's methods take of the stack is more. So
 	// its clients come no further than to MAIL that is refused.
-	"go-smtp": func(t *testing.T, hook smtpproxy.Hook) int {
+	"go-smtp": func(t *testing.T, proxy *smtpproxy.Proxy) int {
 		srv := smtp.NewServer(smtp.BackendFunc(func(*smtp.Conn) (smtp.Session, error) { return nil, nil }))
 		defer srv.Close()
-		return idleStack(t, hook, []string{"EHLO x", "MAIL x", "NOOP"}, func(l net.Listener) { srv.Serve(l) })
+		return idleStack(t, proxy, []string{"EHLO x", "MAIL x", "NOOP"}, func(l net.Listener) { srv.Serve(l) })
 	},
-	"one with little stack": func(t *testing.T, hook smtpproxy.Hook) int {
-		return idleStack(t, hook, []string{
+	"one with little stack": func(t *testing.T, proxy *smtpproxy.Proxy) int {
+		return idleStack(t, proxy, []string{
 			"EHLO x", "AUTH PLAIN AA==", "MAIL FROM:<a@a>", "RCPT TO:<b@b>", "DATA", "hi\r\n.", "MAIL FROM:<c@c>", "NOOP",
 		}, func(l net.Listener) {
 			for {
@@ -113,7 +138,7 @@ var idleServers = map[string]func(t *testing.T, hook smtpproxy.Hook) int{
 
 // idleStack returns the octets of stack for each of many connections that are idle
 // behind some commands.
-func idleStack(t *testing.T, hook smtpproxy.Hook, commands []string, serve func(net.Listener)) int {
+func idleStack(t *testing.T, proxy *smtpproxy.Proxy, commands []string, serve func(net.Listener)) int {
 	const n = 200
 	debug.SetGCPercent(-1)
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -122,8 +147,8 @@ func idleStack(t *testing.T, hook smtpproxy.Hook, commands []string, serve func(
 	}
 	defer l.Close()
 	served := l
-	if hook != nil {
-		served = (&smtpproxy.Proxy{Hook: hook}).Listener(l)
+	if proxy != nil {
+		served = proxy.Listener(l)
 	}
 	go serve(served)
 	var before, after runtime.MemStats
