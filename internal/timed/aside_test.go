@@ -278,3 +278,52 @@ func TestOctetsAreCountedAsTheyAreReadAndWritten(t *testing.T) {
 		want(t, "Linger", 5, 0)
 	})
 }
+
+// A socket's deadline costs more than anything else of a short wait.
+func TestAReadAsideLeavesASocketTheDeadlineThatIsMetBefore(t *testing.T) {
+	const first, wait = 20 * time.Millisecond, 60 * time.Millisecond
+	for _, tt := range []struct {
+		why      string
+		deadline time.Duration // the server's
+		until    time.Duration // 0: for ever
+		want     error
+		leaves   bool
+	}{
+		{"the server's is a long way off", time.Minute, 0, nil, true},
+		{"it passes meanwhile", first, 0, nil, false},
+		{"it is later than the end", time.Minute, first, ErrTimeUp, false},
+		{"it passes before the end", first, 2 * first, ErrTimeUp, false},
+	} {
+		t.Run(tt.why, func(t *testing.T) {
+			t.Parallel()
+			raw, client := overTCP(t)
+			c := newTestConn(raw)
+			c.SetReadDeadline(time.Now().Add(tt.deadline))
+			armed := c.reads.armed
+			if !c.TakesDeadlines() {
+				t.Error("it takes no deadlines")
+			}
+			var until Instant
+			least := wait
+			if tt.until != 0 {
+				until, least = FromNow(tt.until), tt.until
+			}
+			sendAfter(client, wait)
+			if d, err := endOfRead(asideOf{c, until}); err != tt.want || d < least-time.Millisecond {
+				t.Errorf("after %v: %v", d, err)
+			}
+			if tt.leaves && c.reads.armed != armed {
+				t.Error("the socket has got another")
+			}
+			c.InterruptReads()
+			if _, err := endOfRead(asideOf{c, 0}); !errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Errorf("interrupted: %v", err)
+			}
+			c.AllowReads()
+			sendAfter(client, first)
+			if _, err := endOfRead(c); err != nil && tt.deadline > wait {
+				t.Errorf("the next read: %v", err)
+			}
+		})
+	}
+}

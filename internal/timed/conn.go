@@ -204,6 +204,9 @@ func (c *Conn) HasTakenDeadline() bool {
 func (c *Conn) TakesDeadlines() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if c.taken && resumesReads(c.raw) {
+		return true // a socket that has taken one takes others
+	}
 	return c.reads.arm(c.wantedReadLocked(), c.raw.SetReadDeadline) == nil
 }
 
@@ -417,11 +420,21 @@ func (c *Conn) ReadAside(p []byte, until Instant) (n int, err error) {
 }
 
 // timesOutItself tells whether raw has met a timeout that is none of its deadline, which
-// ReadAside has set to until: the client's system doesn't answer any more, say.
+// ReadAside has set: the client's system doesn't answer any more, say.
 func (c *Conn) timesOutItself(until Instant) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.reads.armed == until && (until == 0 || until.Until() > 0)
+	return c.servesAsideLocked(until)
+}
+
+// servesAsideLocked tells whether raw's deadline hasn't passed, and will do for a ReadAside
+// until some time: it is that, or an earlier one, behind which reading goes on.
+func (c *Conn) servesAsideLocked(until Instant) bool {
+	at := c.reads.armed
+	if at != 0 && at.Until() <= 0 {
+		return false
+	}
+	return at == until || !c.reads.late(until) && resumesReads(c.raw)
 }
 
 // armAside gives raw the deadline of ReadAside, and returns an error if that has passed, or
@@ -434,7 +447,7 @@ func (c *Conn) armAside(until Instant) error {
 		return os.ErrDeadlineExceeded
 	case until != 0 && until.Until() <= 0:
 		return ErrTimeUp
-	case c.reads.armed == until:
+	case c.servesAsideLocked(until):
 		return nil
 	}
 	return c.reads.arm(until, c.raw.SetReadDeadline)
