@@ -66,7 +66,7 @@ func workList(o *options) []work {
 		refusedWork(),
 		idleWork(o, hooked, 1<<10),
 		idleWork(o, chained, 1<<10),
-		idleWork(o, observed, 5<<10),
+		idleWork(o, observed, 4<<10),
 		transactionGrowth(o),
 		connectionGrowth(o),
 	}
