@@ -72,6 +72,7 @@ func (c *conn) awaitReply() error {
 	}
 	replied := make(chan struct{})
 	c.waits.reply, c.waits.ahead = replied, ahead
+	c.noteEarlyTalk()
 	c.s.mu.Unlock()
 	if state == dialogue.Greeting {
 		t := time.AfterFunc(greetTime, func() {
@@ -83,12 +84,18 @@ func (c *conn) awaitReply() error {
 	err := c.watch(replied, ahead)
 	c.s.mu.Lock()
 	c.waits.reply = nil
-	if state == dialogue.Greeting && c.in.ahead.Len() > 0 {
-		c.s.conn.earlyTalker = true
-	}
 	c.s.mu.Unlock()
 	c.client.AllowReads()
 	return err
+}
+
+// noteEarlyTalk notes that the client has sent something, if the server hasn't greeted it yet.
+// (It has the greeting before the Read that waits for that goes on, and may answer at once.)
+// Its caller holds s.mu, and in.reading.
+func (c *conn) noteEarlyTalk() {
+	if c.s.m.State() == dialogue.Greeting && c.in.ahead.Len() > 0 {
+		c.s.conn.earlyTalker = true
+	}
 }
 
 // watch returns when replied is closed, when the server's deadline has passed, or
@@ -100,6 +107,9 @@ func (c *conn) watch(replied chan struct{}, ahead bool) error {
 	for ahead && c.in.err == nil && c.in.ahead.Len() < limit {
 		c.in.ahead.Reserve(min(c.in.ahead.Len()+minRead, limit))
 		c.in.err = c.in.ahead.Fill(&c.client, limit)
+		c.s.mu.Lock()
+		c.noteEarlyTalk()
+		c.s.mu.Unlock()
 		select {
 		case <-replied:
 			if errors.Is(c.in.err, os.ErrDeadlineExceeded) {

@@ -131,6 +131,46 @@ func TestAClientOfASocketWhoseEarlyTalkTheServerHasReadAheadIsKnownForIt(t *test
 	<-known // closed when the server is through
 }
 
+// slowWriter is a connection whose Write returns long after the other end has got it all.
+type slowWriter struct{ net.Conn }
+
+func (c slowWriter) Write(p []byte) (int, error) {
+	defer time.Sleep(time.Second) // in a bubble
+	return c.Conn.Write(p)
+}
+
+func TestAClientThatAnswersItsGreetingAtOnceDoesNotTalkEarlyWhoeverReads(t *testing.T) {
+	for name, raw := range map[string]func(net.Conn) net.Conn{
+		"pipe": func(c net.Conn) net.Conn { return slowWriter{c} },
+		"TLS":  func(c net.Conn) net.Conn { return tls.Server(slowWriter{c}, serverTLS()) },
+	} {
+		serverTLS() // outside of a bubble's time
+		bubble(t, name, func(t *testing.T) {
+			c, client, _ := acceptedOver(t, through(raw), new(smtpproxy.Proxy))
+			if name == "TLS" {
+				client = tlsClient(client)
+			}
+			read := make(chan string, 1)
+			go func() {
+				line, _ := bufio.NewReader(c).ReadString('\n')
+				read <- line
+			}()
+			go func() {
+				time.Sleep(time.Minute) // in a bubble; the Read waits
+				io.WriteString(c, "220 x\r\n")
+			}()
+			newCaller(t, client).play("< 220|> NOOP", nil)
+			if line := <-read; line != "NOOP\r\n" {
+				t.Errorf("the server reads %q", line)
+			}
+			if s, _ := smtpproxy.SessionOf(c); s.Connection().EarlyTalker {
+				t.Error("it is told to talk early")
+			}
+			c.Close()
+		})
+	}
+}
+
 // What the library refuses whatever the hook says, it refuses at once.
 func TestALineThatTheHookIsNotShownDoesNotWaitForTheNameOfTheClient(t *testing.T) {
 	inBubble(t, smtpproxy.Proxy{LookupTimeout: time.Hour}, time.Minute, false, func(t *testing.T, k *talker, hook *visits, _ *slowResolver) {
