@@ -83,6 +83,20 @@ func (w *warden) saw(t *testing.T, line string) sight {
 	return sight{}
 }
 
+// around returns what it was shown last of a line, and of the one behind it.
+func (w *warden) around(t *testing.T, line string) (at, behind sight) {
+	t.Helper()
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for i := len(w.sights) - 2; i >= 0; i-- {
+		if w.sights[i].line == line {
+			return w.sights[i], w.sights[i+1]
+		}
+	}
+	t.Fatalf("the hook wasn't shown %s, and a line behind it", line)
+	return sight{}, sight{}
+}
+
 // lines returns what it was shown.
 func (w *warden) lines() (lines []string) {
 	w.mu.Lock()
