@@ -185,6 +185,11 @@ func (h *handover) abandon() {
 		c.s.logEnd(dialogue.NotAccepted)
 		c.client.LimitWrite(closeTime)
 		c.respond(refusalOf(dialogue.NotAccepted.Refusal()))
-		c.Close()
+		c.s.mu.Lock()
+		c.s.m.Close()
+		c.s.moved(false)
+		c.s.over()
+		c.s.mu.Unlock()
+		c.linger(lingerTime, maxLinger) // it may have sent on while nobody read
 	}()
 }
