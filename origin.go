@@ -42,7 +42,9 @@ type Origin struct {
 
 // validate tells what is wrong with an Origin.
 func (o *Origin) validate() error {
-	for _, s := range []string{o.RemotePTR, o.HELO.Verb, o.HELO.Host, o.Auth.Mechanism, o.Auth.Username} {
+	for _, s := range []string{
+		o.RemoteIP.Zone(), o.LocalIP.Zone(), o.RemotePTR, o.HELO.Verb, o.HELO.Host, o.Auth.Mechanism, o.Auth.Username,
+	} {
 		if i := ascii.IndexControl(s); i >= 0 {
 			return fmt.Errorf("%w: control character %#02x in an Origin", ErrInvalidDecision, s[i])
 		}
@@ -117,8 +119,8 @@ func (s *Session) restarts(o *Origin, answers bool) {
 //go:noinline
 func (s *Session) restart(ctx context.Context, d *decision) {
 	v := s.connect(ctx, d.conn)
-	if d.conn != nil && v.delay > 0 {
-		d.conn.holdBack(v.delay, true)
+	if more := v.delay - d.reply.Delay; d.conn != nil && more > 0 {
+		d.conn.holdBack(more, true) // the line has been held back already
 	}
 	d.reply.Delay = max(d.reply.Delay, v.delay)
 	s.mu.Lock()
