@@ -539,6 +539,7 @@ func TestALimitOfTheConnectionCountsOverRestarts(t *testing.T) {
 			k := talk(t, tr)
 			k.plays(row.steps)
 			k.wantEnd()
+			k.Close() // else it is lingered for
 			if told := inTime(t, "Disconnect", w.ended); told.end.Reason != smtpproxy.ReasonTooMany {
 				t.Errorf("told: %s", short(told.end))
 			}
