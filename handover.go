@@ -31,17 +31,27 @@ type handover struct {
 }
 
 // addressedConn is a conn that has other addresses for the server than the client's
-// connection has.
+// connection has; nil are the same.
 type addressedConn struct {
 	*conn
 	remote, local net.Addr
 }
 
 // RemoteAddr implements net.Conn.
-func (c *addressedConn) RemoteAddr() net.Addr { return c.remote }
+func (c *addressedConn) RemoteAddr() net.Addr {
+	if c.remote == nil {
+		return c.conn.RemoteAddr()
+	}
+	return c.remote
+}
 
 // LocalAddr implements net.Conn.
-func (c *addressedConn) LocalAddr() net.Addr { return c.local }
+func (c *addressedConn) LocalAddr() net.Addr {
+	if c.local == nil {
+		return c.conn.LocalAddr()
+	}
+	return c.local
+}
 
 // accepted returns the fresh connection as the server gets it.
 func (h *handover) accepted() net.Conn {
@@ -52,14 +62,7 @@ func (h *handover) accepted() net.Conn {
 	if t == nil || t.remote == nil && t.local == nil {
 		return c
 	}
-	a := &addressedConn{c, t.remote, t.local}
-	if a.remote == nil {
-		a.remote = c.RemoteAddr()
-	}
-	if a.local == nil {
-		a.local = c.LocalAddr()
-	}
-	return a
+	return &addressedConn{c, t.remote, t.local}
 }
 
 // startTLS answers STARTTLS, shakes hands, and begins the handover.
