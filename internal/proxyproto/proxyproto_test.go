@@ -248,3 +248,65 @@ func TestAHeaderThatIsRefusedEndsItsConnectionAlone(t *testing.T) {
 		t.Errorf("the hook was told of %+v", conns)
 	}
 }
+
+// What a front says of its client, it says itself: who comes through it doesn't speak for it.
+func TestOnlyTheFrontItselfIsBelievedThatItsClientIsAnothers(t *testing.T) {
+	front, client := netip.MustParseAddr("127.0.0.1"), netip.MustParseAddr("203.0.113.7")
+	tcp, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := new(witness)
+	xclient := smtpproxy.HookFunc(func(_ *smtpproxy.Context, cmd smtpproxy.Command, conn smtpproxy.Connection, _ smtpproxy.Transaction) (smtpproxy.Decision, error) {
+		switch {
+		case cmd.Verb() != "XCLIENT":
+			return nil, nil
+		case conn.Peer.Addr() != front:
+			return smtpproxy.Reply{Code: 550, Lines: []string{"Not from you"}}, nil
+		}
+		return smtpproxy.Reply{Restart: &smtpproxy.Origin{RemoteIP: client, RemotePort: 7}}, nil
+	})
+	srv := smtp.NewServer(w)
+	srv.ErrorLog = log.New(io.Discard, "", 0)
+	served := make(chan error, 1)
+	l := &proxyproto.Listener{Listener: tcp, ConnPolicy: func(proxyproto.ConnPolicyOptions) (proxyproto.Policy, error) {
+		return proxyproto.USE, nil // the header may be left out
+	}}
+	go func() { served <- gosmtp.Serve(srv, l, &smtpproxy.Proxy{Hook: smtpproxy.Chain(xclient, w)}) }()
+	defer func() { srv.Close(); <-served }()
+
+	local, err := (&proxyproto.Header{Version: 2, Command: proxyproto.LOCAL}).Format()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, row := range []struct {
+		why, header string
+		believed    bool
+	}{
+		{"a client that the front tells of", "PROXY TCP4 192.0.2.7 198.51.100.1 7777 25\r\n", false},
+		{"the front, with no header", "", true},
+		{"the front, with a header of its own", string(local), true},
+	} {
+		k := dial(t, tcp.Addr().String())
+		if row.header == "" {
+			row.header = "NOOP\r\n" // the listener beneath waits for what might be one
+		}
+		io.WriteString(k, row.header)
+		k.say("", "220")
+		if row.header == "NOOP\r\n" {
+			k.say("", "250")
+		}
+		if !row.believed {
+			k.say("XCLIENT ADDR=203.0.113.7", "550")
+			continue
+		}
+		k.say("XCLIENT ADDR=203.0.113.7", "220")
+		k.say("EHLO client.example", "250")
+		k.say("XCLIENT ADDR=203.0.113.7", "220") // it is still the front that speaks
+		k.say("EHLO client.example", "250")
+		conns, addrs := w.take()
+		if last := conns[len(conns)-1]; last.RemoteIP != client || last.Peer.Addr() != front || !strings.HasPrefix(addrs[len(addrs)-1], "203.0.113.7:7 127.0.0.1:") {
+			t.Errorf("%s: told of %+v, %q", row.why, last, addrs)
+		}
+	}
+}
