@@ -324,7 +324,7 @@ func (s *Session) check(hooks Decision, q *call, d *decision) error {
 
 func (s *Session) checkReply(r Reply, q *call, d *decision) error {
 	if r.Restart != nil {
-		return checkRestart(&r, q, d)
+		return s.checkRestart(&r, q, d)
 	}
 	d.kind, d.by, d.reply = toClient, ByHook, r.filled(q.verb)
 	if err := d.reply.validate(q.verb, s.isLMTP()); err != nil {

@@ -157,7 +157,7 @@ func (s *Session) Connect(ctx context.Context) Decision {
 			return Pass{Delay: v.delay}
 		}
 		s.restarts(v.restart, false)
-		s.m.Restarted()
+		s.hasRestarted()
 		r := restartReply(v.restart)
 		r.Delay = v.delay
 		return r

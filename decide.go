@@ -135,7 +135,7 @@ func (s *Session) decide(ctx context.Context, line string, d *decision) {
 	}
 	s.settle(&q, d)
 	if d.kind == restart {
-		s.restart(ctx, d)
+		s.restart(ctx, &q, d)
 	}
 	if d.kind == toClient && d.conn == nil {
 		d.reply.Delay = q.delay // also of what the library refuses behind the hook
@@ -157,6 +157,9 @@ func (s *Session) beginCall(q *call, client *conn) {
 		client.client.PauseLocked()
 	}
 	turn := s.m.Begin(verb)
+	if s.owesGreeting() {
+		turn.NotYet = dialogue.OutOfTurn
+	}
 	s.m.SentAhead(q.behind == lineBehind)
 	q.cmd.SASL, q.cmd.secret = turn.At.IsSASL(), turn.Secret && !slices.Contains(s.links().verbs, name)
 	if q.cmd.SASL {

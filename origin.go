@@ -61,6 +61,8 @@ type told struct {
 	auth Auth
 
 	remote, local net.Addr // of the server's connection; nil as they are
+
+	mustGreet bool // a server with a state machine of its own, before all else
 }
 
 // tell changes what a session knows of its client's ends to what an Origin tells.
@@ -117,29 +119,61 @@ func (s *Session) restarts(o *Origin, answers bool) {
 // and may refuse it, or find it another's once more.
 //
 //go:noinline
-func (s *Session) restart(ctx context.Context, d *decision) {
+func (s *Session) restart(ctx context.Context, q *call, d *decision) {
 	v := s.connect(ctx, d.conn)
 	if more := v.delay - d.reply.Delay; d.conn != nil && more > 0 {
 		d.conn.holdBack(more, true) // the line has been held back already
 	}
-	d.reply.Delay = max(d.reply.Delay, v.delay)
+	q.delay = max(q.delay, v.delay)
+	d.reply.Delay = q.delay
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
 	case s.m.State().HasEnded() && !v.refused:
+		d.fail() // it was closed meanwhile
 		d.kind = tooLate
 		return
 	case v.refused:
 		d.answer(&v.reply)
 		d.by, d.copies = v.by, 1
+		s.talked().refused(v.by)
 		return
 	case v.restart != nil:
 		s.restarts(v.restart, true)
-		d.reply.Restart = v.restart
+		d.reply.Restart = v.restart.behind(d.reply.Restart)
 	}
 	if d.conn == nil {
-		s.m.Restarted()
+		s.hasRestarted()
 	}
+}
+
+// hasRestarted notes that the server starts afresh, where it is one with a state machine of
+// its own. Its caller holds s.mu.
+func (s *Session) hasRestarted() {
+	s.m.Restarted()
+	s.talked().restarted()
+	s.toldOf().mustGreet = true
+}
+
+// behind returns what is told of the client by o, and by the one before where o says nothing.
+func (o *Origin) behind(before *Origin) *Origin {
+	all := *o
+	if !o.RemoteIP.IsValid() {
+		all.RemoteIP = before.RemoteIP
+		if o.RemotePort == 0 {
+			all.RemotePort = before.RemotePort
+		}
+		if o.RemotePTR == "" {
+			all.RemotePTR = before.RemotePTR
+		}
+	}
+	if !o.LocalIP.IsValid() {
+		all.LocalIP = before.LocalIP
+	}
+	if o.LocalPort == 0 {
+		all.LocalPort = before.LocalPort
+	}
+	return &all
 }
 
 // startAfresh forgets what a server doesn't know of a fresh connection. Its caller holds
@@ -163,10 +197,17 @@ func (s *Session) toldOf() *told {
 	return s.more.told
 }
 
+// owesGreeting tells whether a server with a state machine of its own has been told to start
+// afresh, and hasn't greeted yet. Its caller holds s.mu.
+func (s *Session) owesGreeting() bool {
+	t := s.toldOf()
+	return t != nil && t.mustGreet
+}
+
 // checkRestart makes d of a Reply that restarts the server, if that is valid.
 //
 //go:noinline
-func checkRestart(r *Reply, q *call, d *decision) error {
+func (s *Session) checkRestart(r *Reply, q *call, d *decision) error {
 	switch {
 	case r.hasMore():
 		return fmt.Errorf("%w: Restart with something else", ErrInvalidDecision)
@@ -178,6 +219,7 @@ func checkRestart(r *Reply, q *call, d *decision) error {
 		return err
 	}
 	d.kind, d.by, d.reply = restart, ByHook, restartReply(&o)
+	q.delay = max(q.delay, State[plainDelay](s.ctx).take(r.Restart))
 	d.reply.Delay = q.delay
 	return nil
 }

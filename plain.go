@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/seed3262c777/smtpproxy/internal/ascii"
 )
@@ -73,6 +74,45 @@ func (a *plainAskers) put(l *links, asked []int) {
 	a.list = append(a.list, plainAsker{l, asked})
 }
 
+// plainDelay is how long a client is to wait for a Restart, for which there is no place in
+// the Reply: what hooks before the one that decided so have wanted. A call that has been
+// given up may use it beside another.
+type plainDelay struct {
+	mu     sync.Mutex
+	origin *Origin // of the Restart
+	delay  time.Duration
+}
+
+func (p *plainDelay) put(o *Origin, delay time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.origin, p.delay = o, delay
+}
+
+// take returns how long the client waits for a Restart, 0 if it is another.
+func (p *plainDelay) take(o *Origin) (delay time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.origin == o {
+		delay = p.delay
+	}
+	p.origin = nil
+	return delay
+}
+
+// held returns the Reply, held back for so long at least, as the ones before have wanted.
+func (r *Reply) held(ctx *Context, delay time.Duration) Reply {
+	held := *r
+	switch {
+	case held.Delay >= delay:
+	case held.Restart != nil:
+		State[plainDelay](ctx).put(held.Restart, delay)
+	default:
+		held.Delay = delay
+	}
+	return held
+}
+
 // namedError is an error of a hook with a name.
 type namedError struct {
 	hook string
@@ -119,13 +159,14 @@ func (p *plain) command(h Hook, ctx *Context, cmd *Command, conn *Connection, tx
 				asked = append(asked, i)
 			}
 			before.put(l, asked)
-			return d, nil
+			return reply.held(ctx, passed.Delay), nil
 		case pass == nil:
 			return nil, link.failed(fmt.Errorf("%w: %T", ErrInvalidDecision, d))
 		}
 		if at := ascii.IndexControl(pass.Command); at >= 0 {
 			return nil, link.failed(fmt.Errorf("%w: control character %#02x in a command", ErrInvalidDecision, pass.Command[at]))
 		}
+		passed.Delay = max(passed.Delay, pass.Delay)
 		if pass.Next {
 			passed.Next = true
 			asked = append(asked, i)

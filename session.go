@@ -253,6 +253,9 @@ func (s *Session) hear(code int, lines []string, r *Reply) *showing {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	over, message, by := s.m.State().HasEnded(), s.m.IsMessage(), ByServer
+	if t := s.toldOf(); t != nil {
+		t.mustGreet = false
+	}
 	var list listing
 	if s.m.Greets() {
 		list = s.list(code, lines)
@@ -295,6 +298,9 @@ func (s *Session) StartedTLS(t TLS) {
 // goes on; to end it, cancel the ctx given to Command.
 func (s *Session) Close() {
 	s.mu.Lock()
+	if s.owesGreeting() {
+		s.watched().wontRestart()
+	}
 	s.m.Close()
 	s.moved(false)
 	if !s.m.IsRelay() {

@@ -65,6 +65,13 @@ func (t *talk) restarted() {
 	}
 }
 
+// refused notes that the client is refused where the server was about to start afresh.
+func (t *talk) refused(by Source) {
+	if t != nil && by != ByHook {
+		t.hook = "" // that of the Restart
+	}
+}
+
 // seen returns a line as all who look at replies may see it. What is in a line of a SASL
 // exchange is for nobody but who has asked for it.
 func seen(cmd Command) Command {

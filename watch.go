@@ -227,6 +227,15 @@ func (w *watch) hookFailed(f *Failure) {
 	}
 }
 
+// wontRestart notes that a server with a state machine of its own has closed the connection
+// where it was to start afresh, with the Reply that it got for that.
+func (w *watch) wontRestart() {
+	if w != nil {
+		w.replies(failureReply)
+		w.because(SideServer, ReasonServerClosed, nil)
+	}
+}
+
 // answered notes the hook's answer to a command, or the library's.
 func (w *watch) answered(q *call, d *decision) {
 	if w == nil {

@@ -118,7 +118,7 @@ H: restart PORT=49153
 S: 220 proxytest.example ESMTP
 C: XCLIENT ADDR=192.0.2.7
 H xclient: restart ADDR=192.0.2.7 PORT=7007 NAME=client.example DESTADDR=203.0.113.25 DESTPORT=587 PROTO=EHLO HELO=client.example LOGIN=alice
-H: restart PORT=7008
+H: restart ADDR=192.0.2.7 PORT=7008 NAME=client.example DESTADDR=203.0.113.25 DESTPORT=587
 S: 220 proxytest.example ESMTP
 `},
 	} {
