@@ -4,7 +4,8 @@
 //	go run ./examples/ownserver
 //
 // The loop is client.serve in server.go. The hook, in this file, prints what
-// clients send and watches over AUTH. The only account is "demo" with the
+// clients send and watches over AUTH; a front end on the same machine may tell with
+// XCLIENT who its client is; an observer prints refusals. The only account is "demo" with the
 // password "demo"; there is no TLS, so this is no server for the Internet.
 package main
 
@@ -16,6 +17,7 @@ import (
 	"io"
 	"log"
 	"net"
+	"net/netip"
 	"os"
 	"os/signal"
 	"strings"
@@ -26,6 +28,49 @@ import (
 
 // attempts is what the hook remembers of a connection.
 type attempts struct{ auth int }
+
+// hooks returns all hooks of this server's.
+func hooks(out *log.Logger) smtpproxy.Hook {
+	front := new(smtpproxy.Mux)
+	front.Handle("XCLIENT", smtpproxy.HookFunc(xclient))
+	return smtpproxy.Chain(guard(out), front, smtpproxy.Funcs{OnKeywords: keywords})
+}
+
+// xclient takes "XCLIENT ADDR=address" from a front end on the same machine. What it tells
+// is for the server, too: the session lets it start afresh.
+func xclient(_ *smtpproxy.Context, cmd smtpproxy.Command, conn smtpproxy.Connection, txn smtpproxy.Transaction) (smtpproxy.Decision, error) {
+	addr, err := netip.ParseAddr(strings.TrimPrefix(cmd.Args(), "ADDR="))
+	switch {
+	case !conn.Peer.Addr().IsLoopback(): // RemoteIP may have been told
+		return smtpproxy.Reply{Code: 550, Enhanced: smtpproxy.EnhancedCode{5, 7, 0}, Lines: []string{"Not authorized"}}, nil
+	case txn.Active:
+		return smtpproxy.Reply{Code: 503, Enhanced: smtpproxy.EnhancedCode{5, 5, 1}, Lines: []string{"Mail transaction in progress"}}, nil
+	case err != nil:
+		return smtpproxy.Reply{Code: 501, Enhanced: smtpproxy.EnhancedCode{5, 5, 4}, Lines: []string{"Syntax: XCLIENT ADDR=address"}}, nil
+	}
+	return smtpproxy.Reply{Restart: &smtpproxy.Origin{RemoteIP: addr}}, nil
+}
+
+// keywords offers XCLIENT to whom it is for. Clients from elsewhere get no AUTH, since there
+// is no TLS; what isn't offered, the session refuses, too.
+func keywords(_ *smtpproxy.Context, conn smtpproxy.Connection, kw *smtpproxy.Keywords) error {
+	if conn.Peer.Addr().IsLoopback() {
+		kw.Set("XCLIENT", "ADDR")
+	}
+	if !conn.RemoteIP.IsLoopback() {
+		kw.Delete("AUTH")
+	}
+	return nil
+}
+
+// refusals returns an observer that prints what clients are refused, whoever refuses it.
+func refusals(out *log.Logger) smtpproxy.Observer {
+	return smtpproxy.Observer{Exchanged: func(_ *smtpproxy.Context, x smtpproxy.Exchange) {
+		if x.Reply.Code >= 400 {
+			out.Printf("refused by the %v: %v: %v", x.By, x.Command, x.Reply)
+		}
+	}}
+}
 
 // guard returns a hook that prints each line, ends a connection at its fourth
 // AUTH, and refuses an account that is locked before the server has looked at
@@ -81,5 +126,6 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 	}
 	out := log.New(stdout, "", 0)
 	out.Println("listening on", l.Addr())
-	return serve(ctx, l, &smtpproxy.Proxy{Hook: guard(out)}, out)
+	p := &smtpproxy.Proxy{Hook: hooks(out), Observers: []smtpproxy.Observer{refusals(out)}}
+	return serve(ctx, l, p, out)
 }

@@ -32,11 +32,15 @@ type client struct {
 	session *smtpproxy.Session
 	stop    <-chan struct{} // closed when the server stops
 
-	// The state machine.
+	over bool // no command after this one
+	state
+}
+
+// state is where the state machine is at.
+type state struct {
 	greeted       bool
 	authenticated bool
 	sasl          bool // the next line answers AUTH's challenge
-	over          bool // no command after this one
 	transaction
 }
 
@@ -48,37 +52,54 @@ type transaction struct {
 	content []byte
 }
 
-// serve is the whole dialogue. Each line goes to the session first, one that
-// answers a challenge too. What the session passes, perhaps changed, is
-// executed, and each reply goes through the session (see reply). What it replies
-// to is never executed.
+// serve is the whole dialogue. The session decides about the client before it is greeted,
+// and about each line, one that answers a challenge too.
 func (c *client) serve(ctx context.Context) error {
 	defer c.session.Close()
-	if refusal, refused := c.session.Connect(ctx).(smtpproxy.Reply); refused {
-		return c.answer(refusal)
-	}
-	err := c.reply(220, "ownserver.example ESMTP")
+	err := c.obey(c.session.Connect(ctx), c.greet)
 	for err == nil && !c.over {
 		var line string
 		if line, err = c.readLine(); err != nil {
 			return err
 		}
-		switch d := c.session.Command(ctx, line).(type) {
-		case smtpproxy.Pass:
-			c.wait(d.Delay)
-			if c.session.MustReset() {
-				c.transaction = transaction{}
-			}
-			err = c.execute(d.Command)
-		case smtpproxy.Reply:
-			err = c.answer(d)
-		}
+		err = c.obey(c.session.Command(ctx, line), c.execute)
 	}
 	return err
 }
 
+// obey does what the session has decided. What it passes, perhaps changed, is executed, and
+// each reply goes through the session (see reply). What it replies to is never executed.
+// With Restart, the client is another's: what is known of it is forgotten, and it is greeted.
+func (c *client) obey(d smtpproxy.Decision, execute func(line string) error) error {
+	reply, replied := d.(smtpproxy.Reply)
+	switch {
+	case replied && reply.Restart != nil:
+		c.wait(reply.Delay)
+		c.state = state{}
+		return c.greet("")
+	case replied:
+		return c.answer(reply)
+	}
+	pass := d.(smtpproxy.Pass)
+	c.wait(pass.Delay)
+	if c.session.MustReset() {
+		c.transaction = transaction{}
+	}
+	return execute(pass.Command)
+}
+
+// greet greets the client, whoever that is now; there is no line to execute. The greeting
+// goes through the session as all replies do.
+func (c *client) greet(string) error {
+	conn := c.session.Connection()
+	c.out.Printf("client: %v, port %d", conn.RemoteIP, conn.LocalPort)
+	return c.reply(220, "ownserver.example ESMTP")
+}
+
 // answer sends a reply that is the hook's, or the library's, and drops the
-// octets that belong to the command: a BDAT chunk. The session knows of it.
+// octets that belong to the command: a BDAT chunk. The session knows of it. A server that
+// speaks LMTP, too, would send it session.Copies times (RFC 2033 section 4.3), and in deliver
+// reply once for each recipient; in SMTP, that is once.
 func (c *client) answer(r smtpproxy.Reply) error {
 	c.sasl = false // a Reply ends the exchange, if there is one
 	c.over = r.Disconnect
