@@ -139,11 +139,11 @@ func (f failing) Connect(*Context, Connection) (Decision, error) { return nil, f
 // Connect decides about the client, before it is greeted: it asks a [ConnectHook]. It
 // returns a Pass, or the Reply to send in the place of the greeting, with all fields filled
 // in, behind which the connection is closed; never nil, never a pointer. With Restart set,
-// the server greets the client that it tells instead. ctx is what the
-// hook's Context is made from.
+// the server greets the client that it tells instead. ctx is what the hook's Context is made
+// from.
 //
-// A server with a state machine of its own calls it once, before Command. Behind a listener
-// the library does.
+// A server with a state machine of its own calls it once, before Command, and not again
+// behind STARTTLS or a Restart. Behind a listener the library does.
 func (s *Session) Connect(ctx context.Context) Decision {
 	s.begin()
 	v := s.connect(ctx, nil)

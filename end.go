@@ -55,7 +55,7 @@ type Reason int
 
 const (
 	// ReasonServerClosed: the server has closed the connection, for reasons of its own, as
-	// when it is shut down; or it hasn't accepted the connection behind STARTTLS.
+	// when it is shut down; or it hasn't accepted the connection behind STARTTLS or a Restart.
 	ReasonServerClosed Reason = iota
 
 	// ReasonQuit: QUIT was accepted (RFC 5321 section 4.1.1.10).

@@ -6,9 +6,12 @@ package smtpproxy
 // first reads from it or writes to it, behind the TLS handshake where TLS comes first,
 // and behind a PROXY header. nil and a Pass let the client in. A Reply with a 4xx or 5xx
 // code is what the client gets in the place of the greeting, and the end of the
-// connection (RFC 5321 sections 3.1 and 4.2.1); the server gets no command of it. All else is
-// invalid. An error, a panic and a call longer than Proxy.HookTimeout are a [Failure],
+// connection (RFC 5321 sections 3.1 and 4.2.1); the server gets no command of it. One with
+// Restart tells that the client is another's. All else is invalid. An error, a panic and a call longer than Proxy.HookTimeout are a [Failure],
 // as in Hook.
+//
+// Behind a Restart by a hook's Command, Connect is called once more, about the client that
+// it tells.
 //
 // No other method of the hook is called for the connection at the same time.
 type ConnectHook interface {
@@ -53,7 +56,7 @@ type ReplyHook interface {
 // Disconnect is called exactly once for each connection that the server has read from or
 // written to, when the server has closed it and the last call of another method of the hook
 // has returned, or has been given up. It is called once for a client, however many
-// connections STARTTLS has made of it for the server. It has a goroutine of its own, so
+// connections STARTTLS and Restart have made of it for the server. It has a goroutine of its own, so
 // that nobody waits for it; a panic is logged. ctx isn't done, unless Proxy.HookTimeout has
 // passed; with it, [State] has what the hook has kept for the connection.
 //
@@ -65,7 +68,8 @@ type ReplyHook interface {
 // A Session of one's own tells with Close, if Connect or Command was called before. It
 // doesn't see why the connection is closed: where nothing that was said tells,
 // that is ReasonClientGone, since a server that closes by itself replies 421 first (RFC
-// 5321 section 3.8).
+// 5321 section 3.8). One that closes it where a Restart asks for its greeting has sent the 421
+// of that Reply: that is ReasonServerClosed.
 type DisconnectHook interface {
 	Disconnect(ctx *Context, conn Connection, end End)
 }

@@ -220,7 +220,6 @@ func (s *Session) checkRestart(r *Reply, q *call, d *decision) error {
 	}
 	d.kind, d.by, d.reply = restart, ByHook, restartReply(&o)
 	q.delay = max(q.delay, State[plainDelay](s.ctx).take(r.Restart))
-	d.reply.Delay = q.delay
 	return nil
 }
 

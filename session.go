@@ -13,11 +13,15 @@ import (
 // one for each connection; a server with a state machine of its own calls it
 // directly:
 //
-//   - Connect before it greets; if that returns a Reply: send it, and close;
+//   - Connect before it greets; if that returns a Reply without Restart: send it, and
+//     close;
 //   - Command for each line that it reads, lines of a SASL exchange too;
 //   - if that returns a Reply: drop Discard octets, send it Copies times, and
 //     close if it says so. A Reply to a line of a SASL exchange ends the
 //     exchange;
+//   - if a Reply has Restart set, the client is another's: forget what it has said, but TLS
+//     and what is behind the line, take its addresses from Connection, greet, and call
+//     Replied with the greeting, which is the reply;
 //   - if that returns a Pass: forget the transaction if MustReset says so,
 //     execute its Command, and call Replied with each reply: what it returns is what
 //     to send. After 354, content is read as usual, and the reply (with LMTP,
@@ -31,6 +35,8 @@ import (
 // during Command, cancel its ctx with [ErrClientGone] (see context.WithCancelCause).
 //
 // When the connection ends, Close does for the session.
+//
+// docs/ownserver.md has all of this in a table, with what happens if it is left out.
 //
 // Connect comes first, then Command and Replied are called alternately, and StartedTLS
 // between them, by one goroutine at a time. The other methods may be called at any time by any goroutine.
@@ -188,8 +194,9 @@ func (s *Session) Discard() int64 {
 
 // Command decides about the client's next line, given without its line end. It
 // returns Pass with the Command to execute, or Reply with all fields filled
-// in; never nil, never a pointer, always valid. ctx is what the hook's Context
-// is made from.
+// in; never nil, never a pointer, always valid. Restart has what the hooks together have
+// told of the client. ctx is what the hook's Context is made from, also where a
+// [ConnectHook] is asked about that client.
 func (s *Session) Command(ctx context.Context, line string) Decision {
 	var d decision
 	s.decide(ctx, line, &d)
@@ -222,7 +229,8 @@ func (s *Session) MustReset() bool {
 // Replied tells the session what the server answered, a call for each reply.
 // lines are the reply's lines without code; those of a reply to EHLO or LHLO
 // carry keywords from the second on (RFC 5321 section 4.1.1.1), the others may
-// be left out. A server that greets may tell its greeting too.
+// be left out. A server that greets may tell its greeting too; behind a Restart it has to,
+// or the next command gets 421.
 //
 // It returns the reply that the client gets: with the lines given, unless a [KeywordHook]
 // has changed those of a reply to EHLO or LHLO, or a [ReplyHook] the reply. A reply that can't
@@ -286,11 +294,15 @@ func (s *Session) hear(code int, lines []string, r *Reply) *showing {
 
 // StartedTLS tells the session that the server has completed a TLS handshake
 // after STARTTLS. All that was known before it is gone (RFC 3207 section 4.2),
-// but the connection's ID and user state.
+// but the connection's ID and user state, and what a Restart has told.
 func (s *Session) StartedTLS(t TLS) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	ended := s.m.State().HasEnded()
 	s.startedTLS(t)
+	s.mu.Unlock()
+	if !ended {
+		s.observeTLS(nil)
+	}
 }
 
 // Close ends the session: its Context is done. A server with a state machine of

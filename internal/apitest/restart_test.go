@@ -100,6 +100,9 @@ func isLast(d smtpproxy.Decision) bool {
 
 func TestARestartComesBackWithA421ThatEndsTheConnectionOfAHostThatDoesNotKnowIt(t *testing.T) {
 	o := alice
+	if r := newHost(t, &smtpproxy.Proxy{Hook: xclient(&o)}).greets().restarts("XCLIENT"); r.Restart == &o {
+		t.Error("a host gets the hook's own Origin")
+	}
 	for name, r := range map[string]smtpproxy.Decision{
 		"Command": newHost(t, &smtpproxy.Proxy{Hook: xclient(&o)}).greets().restarts("XCLIENT LOGIN=alice"),
 		"Connect": newHost(t, &smtpproxy.Proxy{Hook: onConnect(func(smtpproxy.Connection) (smtpproxy.Decision, error) {
@@ -328,6 +331,13 @@ func TestConnectHooksAreAskedOnceMoreWithTheNewAddressInsideCommand(t *testing.T
 			return nil, nil
 		}, smtpproxy.Reply{Restart: &smtpproxy.Origin{RemoteIP: alice.RemoteIP, RemotePort: 7007, RemotePTR: "client.example",
 			LocalIP: alice.LocalIP, LocalPort: 465, Auth: smtpproxy.Auth{Username: "bob"}}}, 1, ""},
+		{"it knows the client's name alone", func(conn smtpproxy.Connection) (smtpproxy.Decision, error) {
+			if ip(conn) {
+				return smtpproxy.Reply{Restart: &smtpproxy.Origin{RemotePTR: "x", LocalIP: server.Addr()}}, nil
+			}
+			return nil, nil
+		}, smtpproxy.Reply{Restart: &smtpproxy.Origin{RemoteIP: alice.RemoteIP, RemotePort: 7007, RemotePTR: "x",
+			LocalIP: server.Addr(), LocalPort: 587}}, 1, ""},
 		{"it knows another client, of which nothing is known", func(conn smtpproxy.Connection) (smtpproxy.Decision, error) {
 			if ip(conn) {
 				return smtpproxy.Reply{Restart: &smtpproxy.Origin{RemoteIP: server.Addr()}}, nil
@@ -803,5 +813,19 @@ func TestBehindARestartTheHookIsAskedAboutTheClientThatItTells(t *testing.T) {
 		"XCLIENT 192.0.2.1 192.0.2.1", "connect 198.51.100.7 192.0.2.1", "EHLO 198.51.100.7 192.0.2.1", "keywords 198.51.100.7 192.0.2.1"}
 	if !slices.Equal(shown, want) || chosen != 1 {
 		t.Errorf("chosen %d times, shown\n%s", chosen, strings.Join(shown, "\n"))
+	}
+}
+
+func TestAServerMayTellThatItClosesAtAnyTimeAndIsNotBelievedAnythingElse(t *testing.T) {
+	for code, over := range map[int]string{421: "server refused", 250: "library out of step"} {
+		ended := make(chan smtpproxy.End, 1)
+		h := newHost(t, &smtpproxy.Proxy{Observers: []smtpproxy.Observer{{Disconnected: func(_ *smtpproxy.Context, _ smtpproxy.Connection, e smtpproxy.End) { ended <- e }}}}).greets().accepts("NOOP")
+		if r := h.Replied(code, "x"); r.Code != 421 || !r.Disconnect {
+			t.Errorf("%d: %+v", code, r)
+		}
+		h.Close()
+		if e := <-ended; fmt.Sprint(e.By, " ", e.Reason) != over {
+			t.Errorf("%d: %+v", code, e)
+		}
 	}
 }
