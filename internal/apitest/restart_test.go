@@ -331,6 +331,13 @@ func TestConnectHooksAreAskedOnceMoreWithTheNewAddressInsideCommand(t *testing.T
 			return nil, nil
 		}, smtpproxy.Reply{Restart: &smtpproxy.Origin{RemoteIP: alice.RemoteIP, RemotePort: 7007, RemotePTR: "client.example",
 			LocalIP: alice.LocalIP, LocalPort: 465, Auth: smtpproxy.Auth{Username: "bob"}}}, 1, ""},
+		{"it knows the client's port alone", func(conn smtpproxy.Connection) (smtpproxy.Decision, error) {
+			if ip(conn) {
+				return smtpproxy.Reply{Restart: &smtpproxy.Origin{RemotePort: 8}}, nil
+			}
+			return nil, nil
+		}, smtpproxy.Reply{Restart: &smtpproxy.Origin{RemoteIP: alice.RemoteIP, RemotePort: 8, RemotePTR: "client.example",
+			LocalIP: alice.LocalIP, LocalPort: 587}}, 1, ""},
 		{"it knows the client's name alone", func(conn smtpproxy.Connection) (smtpproxy.Decision, error) {
 			if ip(conn) {
 				return smtpproxy.Reply{Restart: &smtpproxy.Origin{RemotePTR: "x", LocalIP: server.Addr()}}, nil
@@ -827,5 +834,26 @@ func TestAServerMayTellThatItClosesAtAnyTimeAndIsNotBelievedAnythingElse(t *test
 		if e := <-ended; fmt.Sprint(e.By, " ", e.Reason) != over {
 			t.Errorf("%d: %+v", code, e)
 		}
+	}
+}
+
+func TestAtTheGreetingTheFirstRestartDecidesAndADelayBeforeItCounts(t *testing.T) {
+	asked, o := 0, alice
+	h := newHost(t, &smtpproxy.Proxy{Hook: smtpproxy.Chain(greetsWith(smtpproxy.Pass{Delay: time.Minute}), greetsWith(&smtpproxy.Reply{Restart: &o}),
+		onConnect(func(smtpproxy.Connection) (smtpproxy.Decision, error) {
+			asked++
+			return smtpproxy.Reply{Restart: &smtpproxy.Origin{}}, nil
+		}))})
+	r, _ := h.Connect(t.Context()).(smtpproxy.Reply)
+	if r.Restart == nil || *r.Restart != alice || r.Delay != time.Minute || asked > 0 {
+		t.Errorf("%+v, the one behind was asked %d times", r, asked)
+	}
+	if r.Restart == &o {
+		t.Error("a host gets the hook's own Origin")
+	}
+	h.Replied(220)
+	h.accepts("EHLO x")
+	if c := h.Connection(); c.RemoteIP != alice.RemoteIP || c.Auth != alice.Auth || c.Peer != frontEnd || asked > 0 {
+		t.Errorf("the client is %+v, asked %d times", c, asked)
 	}
 }
