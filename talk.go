@@ -88,7 +88,7 @@ func (s *Session) noteDecided(q *call, d *decision) {
 		return
 	}
 	t.hook, t.hooked = "", q.hooked
-	if d.by == ByHook && q.links != nil {
+	if d.by == ByHook && d.kind != restart && q.links != nil {
 		t.hook = q.link().name
 	}
 	if d.kind == toServer {

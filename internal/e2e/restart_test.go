@@ -10,6 +10,7 @@ import (
 	"github.com/emersion/go-smtp"
 	"github.com/seed3262c777/smtpproxy"
 	"github.com/seed3262c777/smtpproxy/gosmtp"
+	"github.com/seed3262c777/smtpproxy/internal/servertest"
 )
 
 // This file is about a server that starts afresh, since a hook has found the client to be
@@ -65,5 +66,28 @@ func TestARestartGivesTheServerAFreshConnectionWithTheAddressesTold(t *testing.T
 	}
 	if got := strings.Join(h.called(t), " "); got != "connect EHLO keywords MAIL XCLIENT connect EHLO keywords NOOP QUIT disconnect" {
 		t.Errorf("called: %s", got)
+	}
+}
+
+// The 421 that a failing hook leads to is no other hook's, though one has decided before.
+func TestAConnectThatFailsBehindARestartIsNotTheReplyOfTheHookThatRestarts(t *testing.T) {
+	restarts := smtpproxy.Named("restarts", decideIn(restarting(origin)))
+	fails := smtpproxy.Named("fails", smtpproxy.Funcs{OnConnect: func(_ *hookContext, conn connection) (decision, error) {
+		if conn.RemoteIP == origin.RemoteIP {
+			return nil, errTest
+		}
+		return nil, nil
+	}})
+	var told smtpproxy.Exchange
+	p := &smtpproxy.Proxy{
+		Hook:      smtpproxy.Chain(restarts, fails),
+		Observers: []smtpproxy.Observer{{Exchanged: func(_ *hookContext, x smtpproxy.Exchange) { told = x }}},
+	}
+	c := behindListener(p, servertest.Strict()).connect(t, overTCP(t))
+	c.expect("220")
+	c.ask("XCLIENT ADDR=192.0.2.7", "421")
+	c.expectEnd()
+	if told.By != smtpproxy.ByFailure || told.Hook != "" || told.Command.Received != "XCLIENT ADDR=192.0.2.7" {
+		t.Errorf("told of a reply to %q by %v, hook %q", told.Command.Received, told.By, told.Hook)
 	}
 }

@@ -37,12 +37,16 @@ func (m mangled) Write(p []byte) (int, error) {
 
 func (m mangled) CloseWrite() error { return m.Conn.(*net.TCPConn).CloseWrite() }
 
-// carelessWith are the faults of such a library: in what the client gets, or in what it tells.
-var carelessWith = []struct {
+// carelessness is a fault of such a library: in what the client gets, in what it tells, or in what
+// it does in a dialogue.
+type carelessness struct {
 	what   string
 	mangle func(s said) string
 	tell   func(told func(*hookContext, smtpproxy.Exchange)) func(*hookContext, smtpproxy.Exchange)
-}{
+	in     func(d *steered)
+}
+
+var carelessWith = []carelessness{
 	{what: "a reply that is amended is lost", mangle: func(s said) string {
 		if strings.HasPrefix(s.texts[0], "so says") {
 			return ""
@@ -89,37 +93,47 @@ var carelessWith = []struct {
 	}},
 }
 
-func TestACarelessProxyOfRepliesIsFoundOut(t *testing.T) {
-	const dialogues = 20
-	play := func(seed uint64, wait time.Duration, mangle func(said) string, tell func(func(*hookContext, smtpproxy.Exchange)) func(*hookContext, smtpproxy.Exchange)) error {
+// findOut plays dialogues until what is careless is found out.
+func findOut(t *testing.T, rows []carelessness) {
+	t.Helper()
+	const dialogues, most = 20, 100
+	play := func(seed uint64, wait time.Duration, row carelessness) error {
 		d := steer(seed, false)
 		d.patience = wait
+		if row.in != nil {
+			d.tls = true
+			row.in(d)
+		}
 		p := d.proxy()
-		if tell != nil {
-			p.Observers[0].Exchanged = tell(p.Observers[0].Exchanged)
+		if row.tell != nil {
+			p.Observers[0].Exchanged = row.tell(p.Observers[0].Exchanged)
 		}
 		return d.play(t, p, servertest.Strict(), newTransport(true, func() (server, client net.Conn, err error) {
-			if server, client, err = connectTCP(); err == nil && mangle != nil {
-				server = mangled{server, mangle}
+			if server, client, err = connectTCP(); err == nil && row.mangle != nil {
+				server = mangled{server, row.mangle}
 			}
 			return server, client, err
 		}))
 	}
 	for seed := range uint64(dialogues) {
-		if err := play(seed, patience, func(s said) string { return s.octets }, nil); err != nil {
-			t.Fatalf("a careful one is found careless: %v", err)
+		for _, row := range []carelessness{{mangle: func(s said) string { return s.octets }}, {in: func(*steered) {}}} {
+			if err := play(seed, patience, row); err != nil {
+				t.Fatalf("a careful one is found careless: %v", err)
+			}
 		}
 	}
-	for _, row := range carelessWith {
+	for _, row := range rows {
 		found := false
-		for seed := uint64(0); seed < dialogues && !found; seed++ {
-			found = play(seed, 300*time.Millisecond, row.mangle, row.tell) != nil
+		for seed := uint64(0); seed < most && !found; seed++ {
+			found = play(seed, 300*time.Millisecond, row) != nil
 		}
 		if !found {
-			t.Errorf("%s: not found in %d dialogues", row.what, dialogues)
+			t.Errorf("%s: not found in %d dialogues", row.what, most)
 		}
 	}
 }
+
+func TestACarelessProxyOfRepliesIsFoundOut(t *testing.T) { findOut(t, carelessWith) }
 
 // lateCaller is a hook of which a method is called behind the end.
 type lateCaller struct {

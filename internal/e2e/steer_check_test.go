@@ -24,12 +24,14 @@ type steerModel struct {
 	wrote string // and what it has replied
 	next  int    // the next of d.heard
 
-	command smtpproxy.Exchange // what an Exchange tells of the command: Command, Passed, By, Octets
-	own     bool               // a hook has answered 334
-	sasl    bool
-	rcpts   int  // that the server has accepted
-	closing bool // the dialogue ends
-	ending  bool // and has
+	command  smtpproxy.Exchange // what an Exchange tells of the command: Command, Passed, By, Octets
+	own      bool               // a hook has answered 334
+	sasl     bool
+	stranger *stranger
+	before   int  // Restarts by commands
+	rcpts    int  // that the server has accepted
+	closing  bool // the dialogue ends
+	ending   bool // and has
 }
 
 // check holds all that came of the dialogue against the model.
@@ -38,18 +40,24 @@ func (d *steered) check() error {
 	m.hooks = &model{top: d.top, asked: make(map[*tree][]*tree)}
 	m.hooks.show = func(t *tree, cmd command) (decision, error) {
 		m.want.add(t.name, cmd)
-		return d.decides(t, cmd)
+		m.sees(t.name)
+		return d.decides(t, cmd, m.before)
 	}
+	if len(d.tap.conns) == 0 || len(d.first) == 0 {
+		return errors.New("no greeting")
+	}
+	first := d.tap.conns[0].Conn
+	m.stranger = strangerAt(first.RemoteAddr(), first.LocalAddr(), d.inTLS)
 	m.turnTo(0)
 	err := m.run()
+	if err == nil {
+		err = m.checkEnd()
+	}
 	if err == nil && len(d.told) != len(d.heard) {
 		err = fmt.Errorf("observers were told of %d replies, the client got %d", len(d.told), len(d.heard))
 	}
 	if err == nil && len(d.first) != len(d.told) {
 		err = fmt.Errorf("the hook was shown %d replies, observers %d", len(d.first), len(d.told))
-	}
-	if len(d.heard) == 0 {
-		return errors.Join(err, errors.New("no greeting"))
 	}
 	for i := range max(len(d.shown.list), len(m.want.list)) {
 		if i >= len(d.shown.list) || i >= len(m.want.list) || d.shown.list[i] != m.want.list[i] {
@@ -80,6 +88,8 @@ func (m *steerModel) run() error {
 		return fmt.Errorf("behind the end the client got %q", m.heard[m.next].reply)
 	case m.got != "" && m.got != "*\r\n" && !m.tap.conns[m.conn].closed:
 		return fmt.Errorf("the server got %q", m.got)
+	case len(m.tap.conns) != m.conn+1:
+		return fmt.Errorf("the server has got %d connections, want %d", len(m.tap.conns), m.conn+1)
 	case m.wrote != "" && !m.ending:
 		return fmt.Errorf("the client didn't get %q", m.wrote)
 	case !m.ending && !m.tap.hasClosed():
@@ -92,9 +102,13 @@ func (m *steerModel) run() error {
 func (m *steerModel) line(line string) error {
 	switch {
 	case line == "" && m.next == 0:
+		if goesOn, err := m.connects(); !goesOn || err != nil {
+			return err
+		}
 		m.command = smtpproxy.Exchange{By: smtpproxy.ByServer}
 		return m.serves("", 1)
 	case line == ".":
+		m.stranger.active = false
 		m.command.Octets = int64(len(steeredContent))
 		if err := m.gets(steeredContent); err != nil {
 			return err
@@ -110,9 +124,14 @@ func (m *steerModel) line(line string) error {
 	m.sasl, m.own = false, false
 	switch {
 	case w.err != nil:
-		m.command.By = smtpproxy.ByFailure
-		return m.says(failedReply(), -1, false)
+		return m.fails()
+	case w.reply != nil && w.reply.Restart != nil:
+		return m.restart(m.findsOut(w.by.name, command{Received: line, SASL: wasSASL}, m.before))
 	case w.reply != nil:
+		m.stranger.answered(line, wasSASL, w.reply.Code)
+		if verbIn(line) == "RSET" && !wasSASL && w.reply.Code == 250 {
+			m.rcpts = 0 // the client counts on nothing any more
+		}
 		return m.replies(w, wasSASL && !wasOwn)
 	case m.first[m.next].By == smtpproxy.ByLibrary:
 		return m.refuses(line)
@@ -122,6 +141,16 @@ func (m *steerModel) line(line string) error {
 		m.command.Passed.Line = ""
 	}
 	return m.passes(w, line)
+}
+
+// fails follows the failure of a hook.
+func (m *steerModel) fails() error {
+	m.command.By = smtpproxy.ByFailure
+	recipient := -1
+	if c := m.command.Command; m.lmtp && !c.SASL && strings.HasSuffix(c.Received, " LAST") {
+		recipient = 0 // the first status, and the end
+	}
+	return m.says(failedReply(), recipient, false)
 }
 
 // replies follows the reply of a hook. cancels tells that it was one to a line of the
@@ -164,9 +193,14 @@ func (m *steerModel) refuses(line string) error {
 	x := m.first[m.next]
 	s, _, _ := cutReply(rendered(x.Reply))
 	starts := verbIn(line) == "STARTTLS" && s.code == 220
-	if s.code < 400 && !starts {
+	g := m.stranger
+	switch {
+	case s.code < 400 && !starts:
 		return fmt.Errorf("the library says %v", s)
+	case verbIn(line) == "STARTTLS" && !starts && !g.active && !g.proven && g.conn.TLS.Protocol == "":
+		return fmt.Errorf("without a reason the library says %v", s)
 	}
+	g.answered(line, false, s.code)
 	s.last = x.Reply.Disconnect
 	copies, recipient := 1, -1
 	if m.lmtp && strings.HasSuffix(line, " LAST") {
@@ -183,12 +217,16 @@ func (m *steerModel) refuses(line string) error {
 		}
 	}
 	if starts && !m.ending {
-		m.turnTo(m.conn + 1)
+		g.conn.TLS.Protocol = "TLS"
+		g.afresh()
+		if err := m.startsAfresh(); err != nil {
+			return err
+		}
 		s, rest, ok := cutReply(m.wrote)
 		if !ok || s.code != 220 {
 			return fmt.Errorf("the server greets with %q inside TLS", m.wrote)
 		}
-		m.wrote, m.rcpts = rest, 0
+		m.wrote = rest
 	}
 	return nil
 }
@@ -215,11 +253,14 @@ func (m *steerModel) passes(w *walk, line string) error {
 		return err
 	}
 	m.command.Octets = int64(chunk)
+	if s, _, ok := cutReply(m.wrote); ok {
+		m.stranger.replied(w.cmd.Line, verb == "", s.code)
+	}
 	if strings.HasSuffix(line, " LAST") && verb == "BDAT" {
 		return m.message()
 	}
 	s, rest, ok := cutReply(m.wrote)
-	if m.tls && m.conn == 0 && s.code == 250 && (verb == "EHLO" || verb == "LHLO") {
+	if m.tls && m.stranger.conn.TLS.Protocol == "" && s.code == 250 && (verb == "EHLO" || verb == "LHLO") {
 		// The library's own keyword is the last one.
 		s.texts = append(s.texts, "STARTTLS")
 		m.wrote = s.plain() + rest
@@ -280,15 +321,19 @@ func (m *steerModel) serves(what string, n int) error {
 // says follows one reply, through the hooks, to the client. Where more are to come to the same
 // message, the client gets them before the end.
 func (m *steerModel) says(s said, recipient int, more bool) error {
-	if m.next >= len(m.heard) {
-		return fmt.Errorf("the client didn't get %v", s)
+	if m.next >= len(m.heard) || m.next >= len(m.told) {
+		return fmt.Errorf("the client didn't get %v, or observers weren't told", s)
 	}
 	s.last = s.last || m.closing
 	line := m.command.Command.Received
+	if m.next == 0 { // before that, nobody knows
+		m.stranger.conn.EarlyTalker = m.first[0].Connection.EarlyTalker
+	}
 	positive, code := s.code < 400, s.code
 	for i := len(m.top.kids) - 1; i >= 0; i-- {
 		name := m.top.kids[i].name
 		m.want.addReply(name, line, s.plain())
+		m.want.addView(name+" sees", viewOf(m.stranger.conn))
 		s = whimOf(m.seed, name, line, s.code, recipient).amend(s, line, name)
 	}
 	if positive && s.code != code || !positive && s.code < 400 {
@@ -339,13 +384,14 @@ func TestWhateverHooksDoWithRepliesTheClientGetsWhatTheModelSays(t *testing.T) {
 		for transport, listen := range map[string]func(*testing.T) transport{"TCP": overTCP, "TLS": overTLS, "pipe": overPipe, "STARTTLS": overTCP} {
 			t.Run(name+" over "+transport, func(t *testing.T) {
 				t.Parallel()
-				changed, total, ended := 0, 0, 0
+				changed, total, ended, restarts := 0, 0, 0, 0
 				for seed := range uint64(rounds) {
 					d := steer(seed, s.lmtp)
-					d.tls = transport == "STARTTLS"
+					d.tls, d.inTLS = transport == "STARTTLS", transport == "TLS"
 					if err := d.play(t, d.proxy(), s.serve(), listen(t)); err != nil {
 						t.Fatal(err)
 					}
+					restarts += d.found
 					for i, x := range d.told {
 						total++
 						if rendered(x.Reply) != rendered(d.first[i].Reply) {
@@ -358,6 +404,9 @@ func TestWhateverHooksDoWithRepliesTheClientGetsWhatTheModelSays(t *testing.T) {
 				}
 				if changed < total/4 || total < 10*rounds {
 					t.Errorf("of %d replies, hooks changed %d, and ended %d dialogues: the property says little", total, changed, ended)
+				}
+				if restarts < rounds/2 {
+					t.Errorf("commands restarted the server %d times in %d dialogues: the property says little", restarts, rounds)
 				}
 			})
 		}

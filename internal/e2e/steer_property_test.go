@@ -37,6 +37,19 @@ type steered struct {
 	told  []smtpproxy.Exchange // as the observer has
 	wrong []string             // what must not be
 
+	restarts     uint64 // a hook restarts the server at one of so many lines; 0 is never
+	found        int    // how often one has, by a command
+	id           string // of the connection
+	transactions map[string]int
+	connected    int       // beginnings that observers were told of
+	parted       []parting // ends that hooks were told of
+	over         chan end  // that observers were told of, behind them
+	counts       bool      // the client waits for the end, so that all octets are counted
+
+	inTLS    bool // from the start
+	careless carelessOrigin
+	saw      connection
+
 	heard []answered
 	lines int
 
@@ -50,11 +63,16 @@ type answered struct{ line, reply string }
 type steerTap struct {
 	mu    sync.Mutex
 	conns []*tapped
+
+	// What a careless library would make of it; nil for a careful one.
+	reads  func(t *tapped, octets []byte) int
+	writes func(t *tapped, octets string) string
 }
 
 type tapped struct {
 	net.Conn
 	tap        *steerTap
+	n          int // of those before
 	got, wrote strings.Builder
 	closed     bool
 }
@@ -71,7 +89,7 @@ func (l tapListener) Accept() (net.Conn, error) {
 	}
 	l.tap.mu.Lock()
 	defer l.tap.mu.Unlock()
-	t := &tapped{Conn: c, tap: l.tap}
+	t := &tapped{Conn: c, tap: l.tap, n: len(l.tap.conns)}
 	l.tap.conns = append(l.tap.conns, t)
 	return t, nil
 }
@@ -82,6 +100,9 @@ func (t *tapped) Read(p []byte) (int, error) {
 	n, err := t.Conn.Read(p)
 	t.tap.mu.Lock()
 	defer t.tap.mu.Unlock()
+	if f := t.tap.reads; f != nil {
+		n = f(t, p[:n])
+	}
 	t.got.Write(p[:n])
 	return n, err
 }
@@ -89,8 +110,15 @@ func (t *tapped) Read(p []byte) (int, error) {
 func (t *tapped) Write(p []byte) (int, error) {
 	t.tap.mu.Lock()
 	t.wrote.Write(p)
+	octets := p
+	if f := t.tap.writes; f != nil {
+		octets = []byte(f(t, string(p)))
+	}
 	t.tap.mu.Unlock()
-	return t.Conn.Write(p)
+	if _, err := t.Conn.Write(octets); err != nil {
+		return 0, err
+	}
+	return len(p), nil
 }
 
 func (t *tapped) Close() error {
@@ -108,7 +136,8 @@ func (t *steerTap) hasClosed() bool {
 
 // steer makes a dialogue.
 func steer(seed uint64, lmtp bool) *steered {
-	d := &steered{Rand: rand.New(rand.NewPCG(seed, 15)), seed: seed, lmtp: lmtp, shown: new(shown), patience: patience}
+	d := &steered{Rand: rand.New(rand.NewPCG(seed, 15)), seed: seed, lmtp: lmtp, shown: new(shown), patience: patience, over: make(chan end, 10)}
+	d.restarts = []uint64{0, 8, 24}[seed%3]
 	g := &grower{Rand: d.Rand}
 	d.top = &tree{kind: inChain}
 	for range 1 + d.IntN(4) {
@@ -153,11 +182,18 @@ func (d *steered) fault(format string, args ...any) {
 	d.wrong = append(d.wrong, fmt.Sprintf(format, args...))
 }
 
-func (s steerer) Command(ctx *hookContext, cmd command, _ connection, _ transaction) (decision, error) {
+func (s steerer) Command(ctx *hookContext, cmd command, conn connection, txn transaction) (decision, error) {
 	s.d.shown.add(s.hook.name, cmd)
+	s.d.sees(s.hook.name, conn, txn)
 	h := hashOf(s.d.seed, s.hook.name, cmd.Received)
 	s.d.looks(ctx, h)
-	dec, err := s.d.decides(s.hook, cmd)
+	dec, err := s.d.decides(s.hook, cmd, s.d.found)
+	if r, ok := dec.(reply); ok && r.Restart != nil {
+		s.d.mu.Lock()
+		defer s.d.mu.Unlock()
+		s.d.found++
+		return dec, err
+	}
 	if h%24 != 0 {
 		return dec, err
 	}
@@ -177,6 +213,7 @@ func (s steerer) Command(ctx *hookContext, cmd command, _ connection, _ transact
 func (s steerer) Reply(ctx *hookContext, x smtpproxy.Exchange) (decision, error) {
 	line, first := x.Command.Received, rendered(x.Reply)
 	s.d.shown.addReply(s.hook.name, line, first)
+	s.d.shown.addView(s.hook.name+" sees", s.d.views(x.Connection))
 	s.d.looks(ctx, hashOf(s.d.seed, s.hook.name, line, "reply"))
 	return whimOf(s.d.seed, s.hook.name, line, x.Reply.Code, x.Recipient).decides(x.Reply.Code, s.hook.name)
 }
@@ -197,8 +234,12 @@ func rendered(r reply) string {
 }
 
 // decides is what a hook decides about a line, within what doesn't make a client miscount:
-// an LMTP recipient that the server doesn't know, say.
-func (d *steered) decides(t *tree, cmd command) (decision, error) {
+// an LMTP recipient that the server doesn't know, say. before is how often commands have
+// restarted the server so far.
+func (d *steered) decides(t *tree, cmd command, before int) (decision, error) {
+	if f := d.findsOut(t.name, cmd, before); f != nil {
+		return f.decision(), nil
+	}
 	verb := verbIn(cmd.Received)
 	if !cmd.SASL && slices.Contains([]string{"LHLO", "STARTTLS"}, verb) {
 		return nil, nil
@@ -231,12 +272,19 @@ func (d *steered) hooks() smtpproxy.Hook {
 		}
 		all = append(all, h)
 	}
-	return smtpproxy.Chain(append(all, smtpproxy.Funcs{OnReply: func(_ *hookContext, x smtpproxy.Exchange) (decision, error) {
-		d.mu.Lock()
-		defer d.mu.Unlock()
-		d.first = append(d.first, x)
-		return nil, nil
-	}})...)
+	return smtpproxy.Chain(append(all, smtpproxy.Funcs{
+		OnReply: func(_ *hookContext, x smtpproxy.Exchange) (decision, error) {
+			d.mu.Lock()
+			defer d.mu.Unlock()
+			d.first = append(d.first, x)
+			return nil, nil
+		},
+		OnDisconnect: func(_ *hookContext, conn connection, e end) {
+			d.mu.Lock()
+			defer d.mu.Unlock()
+			d.parted = append(d.parted, parting{conn, e})
+		},
+	})...)
 }
 
 // proxy is the library with the hooks, and observers of which the last one panics.
@@ -249,11 +297,19 @@ func (d *steered) proxy() *smtpproxy.Proxy {
 		p.TLSConfig = serverTLS()
 	}
 	p.Observers = []smtpproxy.Observer{
-		{Exchanged: func(_ *hookContext, x smtpproxy.Exchange) {
-			d.mu.Lock()
-			defer d.mu.Unlock()
-			d.told = append(d.told, x)
-		}},
+		{
+			Connected: func(*hookContext, connection) {
+				d.mu.Lock()
+				defer d.mu.Unlock()
+				d.connected++
+			},
+			Exchanged: func(_ *hookContext, x smtpproxy.Exchange) {
+				d.mu.Lock()
+				defer d.mu.Unlock()
+				d.told = append(d.told, x)
+			},
+			Disconnected: func(_ *hookContext, _ connection, e end) { d.over <- e },
+		},
 		{
 			Connected:    func(*hookContext, connection) { panic("Connected") },
 			Exchanged:    func(*hookContext, smtpproxy.Exchange) { panic("Exchanged") },
@@ -319,14 +375,27 @@ func (d *steered) group(n int) (lines []string) {
 
 // converse plays the client's side. It ends where the server, or a hook, does.
 func (d *steered) converse(p *peer) {
+	early := d.IntN(6) == 0
+	if early {
+		p.send(d.group(0)[0] + "\r\n")
+	}
 	if !d.hears(p, "", 1) {
 		return
 	}
 	sasl, fresh, rcpts := false, false, 0
-	for n := range 15 {
+	var later []string
+	for n := 0; ; n++ { // up to QUIT, but that may restart the server
 		lines := d.group(n)
-		if fresh { // the server has forgotten all (RFC 3207 section 4.2)
+		if n < 13 && later != nil {
+			lines = later
+		}
+		later = nil
+		if fresh && !sasl { // the server has forgotten all (RFC 3207 section 4.2)
 			lines, fresh = d.group(0), false
+		}
+		if last := len(lines) - 1; last > 0 && lines[last] == "DATA" && d.lmtp && d.restarts > 0 {
+			// Who hasn't said LHLO to a server that knows LMTP alone can't count statuses.
+			lines, later = lines[:last], lines[last:]
 		}
 		if sasl {
 			lines = []string{[]string{response, "*", "c2VjcmV0", fmt.Sprintf("c2VjcmV0%04d", d.IntN(10000))}[d.IntN(4)]}
@@ -335,7 +404,9 @@ func (d *steered) converse(p *peer) {
 		if !sasl {
 			octets += strings.Repeat("x", chunkIn(lines[0]))
 		}
-		p.send(octets)
+		if n > 0 || !early {
+			p.send(octets)
+		}
 		for _, line := range lines {
 			replies := 1
 			if d.lmtp && !sasl && strings.HasSuffix(line, " LAST") {
@@ -348,6 +419,8 @@ func (d *steered) converse(p *peer) {
 			ok := last[0] == '2'
 			switch verb := verbIn(line); {
 			case sasl:
+			case verb != "STARTTLS" && strings.HasPrefix(last, "220"): // the server has started afresh
+				fresh, rcpts, later = d.lmtp || d.IntN(3) > 0, 0, nil
 			case verb == "RCPT" && ok:
 				rcpts++
 			case slices.Contains([]string{"MAIL", "RSET", "LHLO", "EHLO"}, verb) && ok, strings.HasSuffix(line, " LAST"):
@@ -413,6 +486,7 @@ func (d *steered) play(t *testing.T, p *smtpproxy.Proxy, s *servertest.Server, t
 	k := dialPeer(t, tr)
 	k.SetDeadline(time.Now().Add(d.patience))
 	d.converse(k)
+	d.counts = tr.halfCloses
 	if tr.halfCloses { // else there is nothing to read any more when the other side is closed
 		if rest, err := io.ReadAll(k.r); len(rest) > 0 {
 			d.fault("behind the end came %q, %v", rest, err)
