@@ -59,10 +59,10 @@ func (h *handover) accepted() net.Conn {
 	c.s.mu.Lock()
 	defer c.s.mu.Unlock()
 	t := c.s.toldOf()
-	if t == nil || t.remote == nil && t.local == nil {
+	if t == nil || !t.remote.IsValid() && !t.local.IsValid() {
 		return c
 	}
-	return &addressedConn{c, t.remote, t.local}
+	return &addressedConn{c, addrOf(t.remote), addrOf(t.local)}
 }
 
 // startTLS answers STARTTLS, shakes hands, and begins the handover.

@@ -60,7 +60,7 @@ type told struct {
 	helo HELO
 	auth Auth
 
-	remote, local net.Addr // of the server's connection; nil as they are
+	remote, local netip.AddrPort // of the server's connection; as they are if not valid
 
 	mustGreet bool // a server with a state machine of its own, before all else
 }
@@ -81,19 +81,20 @@ func (o *Origin) tell(e *ends, t *told) {
 	e.earlyTalker = false
 	t.helo, t.auth = o.HELO, o.Auth
 	if o.RemoteIP.IsValid() || o.RemotePort != 0 {
-		t.remote = addrOf(e.remoteIP, e.remotePort)
+		t.remote = netip.AddrPortFrom(e.remoteIP, e.remotePort)
 	}
 	if o.LocalIP.IsValid() || o.LocalPort != 0 {
-		t.local = addrOf(e.localIP, e.localPort)
+		t.local = netip.AddrPortFrom(e.localIP, e.localPort)
 	}
 }
 
-// addrOf returns an address as servers know it; nil on a unix socket.
-func addrOf(ip netip.Addr, port uint16) net.Addr {
-	if !ip.IsValid() {
+// addrOf returns an address as servers know it, each time another, since some change it
+// (chrj/smtpd for XCLIENT); nil if it isn't valid, as on a unix socket.
+func addrOf(a netip.AddrPort) net.Addr {
+	if !a.IsValid() {
 		return nil
 	}
-	return net.TCPAddrFromAddrPort(netip.AddrPortFrom(ip, port))
+	return net.TCPAddrFromAddrPort(a)
 }
 
 // restarts makes the client another's. answers tells that the greeting of the server, which

@@ -91,3 +91,36 @@ func TestAConnectThatFailsBehindARestartIsNotTheReplyOfTheHookThatRestarts(t *te
 		t.Errorf("told of a reply to %q by %v, hook %q", told.Command.Received, told.By, told.Hook)
 	}
 }
+
+// Some servers write to the address that they get, for an XCLIENT of their own.
+func TestAServerThatChangesItsClientsAddressChangesItForItselfAlone(t *testing.T) {
+	told := make(chan string, 10)
+	f := decideIn(restarting(smtpproxy.Origin{RemoteIP: origin.RemoteIP, RemotePort: 7007}))
+	again := decideIn(func(_ *hookContext, cmd command) (decision, error) {
+		if cmd.Verb() == "AGAIN" {
+			return reply{Restart: &smtpproxy.Origin{RemotePTR: "again.example"}}, nil
+		}
+		return nil, nil
+	})
+	srv := smtp.NewServer(smtp.BackendFunc(func(c *smtp.Conn) (smtp.Session, error) {
+		told <- c.Conn().RemoteAddr().String()
+		if a, ok := c.Conn().RemoteAddr().(*net.TCPAddr); ok && a.Port == 7007 {
+			a.IP[len(a.IP)-1]++
+			a.Port++
+		}
+		return &tlsSession{new(tlsBackend)}, nil
+	}))
+	tr := overTCP(t)
+	serveBehind(t, srv, tr, &smtpproxy.Proxy{Hook: smtpproxy.Chain(f, again)})
+	k := talk(t, tr)
+	for _, line := range []string{"EHLO x|250", "XCLIENT ADDR=192.0.2.7|220", "EHLO x|250", "AGAIN|220", "EHLO x|250", "QUIT|221"} {
+		line, code, _ := strings.Cut(line, "|")
+		k.want(line, code)
+	}
+	<-told
+	for range 2 {
+		if got := <-told; got != "192.0.2.7:7007" {
+			t.Errorf("the server's client is %s", got)
+		}
+	}
+}
