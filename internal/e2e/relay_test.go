@@ -317,13 +317,15 @@ func TestEveryCommandThatAServerExecutesWasPassedByTheHook(t *testing.T) {
 			t.Run(d.name+" over "+name, func(t *testing.T) {
 				t.Parallel()
 				total := 0
+				restless := newRestless()
 				for seed := range uint64(*sessions) {
-					problem, executed := slip(t, seed, d, listen, library)
+					problem, executed := slip(t, seed, d, listen, restless.inSome(seed, library))
 					if problem != "" {
 						t.Fatal(problem)
 					}
 					total += executed
 				}
+				restless.check(t, *sessions)
 				if total < *sessions {
 					t.Errorf("only %d commands were executed in %d sessions: the property says little", total, *sessions)
 				}

@@ -70,12 +70,13 @@ func TestNothingSlipsPastTheHookWithSTARTTLSAnywhere(t *testing.T) {
 			t.Run(d.name+" over "+transport, func(t *testing.T) {
 				t.Parallel()
 				upgraded := 0
+				restless := newRestless()
 				for seed := range uint64(*sessions / 2) {
 					r := rand.New(rand.NewPCG(seed, 4))
 					before := (&stream{Rand: r, dialect: d}).draw(r.IntN(3))
 					inside := (&stream{Rand: r, dialect: d, n: 1000}).draw(1 + r.IntN(12))
 					var got bytes.Buffer
-					problem, _ := slipWith(t, seed, d, upgrade(transports[transport], before, &got), libraryTLS, r, inside)
+					problem, _ := slipWith(t, seed, d, upgrade(transports[transport], before, &got), restless.inSome(seed, libraryTLS), r, inside)
 					if problem != "" {
 						t.Fatalf("before TLS %q\n%s", before, problem)
 					}
@@ -83,6 +84,7 @@ func TestNothingSlipsPastTheHookWithSTARTTLSAnywhere(t *testing.T) {
 						upgraded++
 					}
 				}
+				restless.check(t, *sessions/2)
 				if upgraded < *sessions/10 {
 					t.Errorf("only %d of %d sessions came to TLS: the property says little", upgraded, *sessions/2)
 				}

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -514,4 +515,42 @@ func TestACarelessRestartIsFoundOut(t *testing.T) {
 		greetingAfresh("the greeting is kept from the client", func(string) string { return "" }),
 		greetingAfresh("the client gets what the old connection says", func(octets string) string { return "421 4.4.2 bye\r\n" + octets }),
 	})
+}
+
+// restless is a hook that restarts the server at commands at random, and passes the others.
+type restless struct {
+	mu    sync.Mutex
+	rand  *rand.Rand
+	times int
+}
+
+func newRestless() *restless { return &restless{rand: rand.New(rand.NewPCG(0, 17))} }
+
+func (r *restless) Command(_ *hookContext, cmd command, _ connection, _ transaction) (decision, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if ofNoCommand(cmd) != "" || r.rand.IntN(8) > 0 {
+		return nil, nil
+	}
+	r.times++
+	f := drawRestart(r.rand)
+	for f.wrong != "" {
+		f = drawRestart(r.rand)
+	}
+	return f.decision(), nil
+}
+
+// inSome puts it before the hook in every second session.
+func (r *restless) inSome(seed uint64, w wrap) wrap {
+	if seed%2 == 0 {
+		return w
+	}
+	return func(l net.Listener, h smtpproxy.Hook) net.Listener { return w(l, smtpproxy.Chain(r, h)) }
+}
+
+// check tells whether it has been met often enough in so many sessions.
+func (r *restless) check(t *testing.T, sessions int) {
+	if r.times < sessions/3 {
+		t.Errorf("the server was restarted %d times in %d sessions: the property says little", r.times, sessions)
+	}
 }
