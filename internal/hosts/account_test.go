@@ -12,12 +12,14 @@ import (
 // was accepted, and what it has been promised. It believes replies and nothing else.
 type account struct {
 	*dialogue
+	quirks   []quirk
 	open     bool // MAIL was accepted, and nothing has ended it
 	sender   string
 	to       []string
 	promised []message // by a 2xx to the message, in order
 	perhaps  []message // the connection was closed without a word about them
 	partly   []message // likewise, but some of their statuses had come
+	told     []string  // who it was said to be
 }
 
 // positive and negative tell what a code is.

@@ -27,8 +27,9 @@ func serveBradfitz(l net.Listener, lim limits, rec *record) error {
 		Hostname:     "bradfitz.example",
 		ReadTimeout:  lim.timeout,
 		WriteTimeout: lim.timeout,
-		OnNewMail: func(_ bradfitz.Connection, from bradfitz.MailAddress) (bradfitz.Envelope, error) {
+		OnNewMail: func(c bradfitz.Connection, from bradfitz.MailAddress) (bradfitz.Envelope, error) {
 			rec.noteText(mail, from.Email())
+			rec.noteText(client, c.Addr().String())
 			if strings.HasPrefix(from.Email(), refusedName) {
 				return nil, errors.New("refused")
 			}

@@ -28,16 +28,19 @@ func serveChrj(l net.Listener, lim limits, rec *record) error {
 		return nil
 	}
 	srv := &chrj.Server{
-		Hostname:          "chrj.example",
-		ReadTimeout:       lim.timeout,
-		WriteTimeout:      lim.timeout,
-		DataTimeout:       lim.timeout,
-		MaxMessageSize:    lim.size,
-		MaxRecipients:     lim.recipients,
-		EnableXCLIENT:     true,
-		ProtocolLogger:    log.New(chrjLog{rec}, "", 0),
-		HeloChecker:       func(_ chrj.Peer, name string) error { return refuse(name) },
-		SenderChecker:     func(_ chrj.Peer, from string) error { return refuse(from) },
+		Hostname:       "chrj.example",
+		ReadTimeout:    lim.timeout,
+		WriteTimeout:   lim.timeout,
+		DataTimeout:    lim.timeout,
+		MaxMessageSize: lim.size,
+		MaxRecipients:  lim.recipients,
+		EnableXCLIENT:  true,
+		ProtocolLogger: log.New(chrjLog{rec}, "", 0),
+		HeloChecker:    func(_ chrj.Peer, name string) error { return refuse(name) },
+		SenderChecker: func(p chrj.Peer, from string) error {
+			rec.noteText(client, p.Addr.String())
+			return refuse(from)
+		},
 		RecipientChecker:  func(_ chrj.Peer, to string) error { rec.noteText(rcpt, to); return refuse(to) },
 		ConnectionChecker: func(chrj.Peer) error { return nil },
 		Handler: func(_ chrj.Peer, env chrj.Envelope) error {

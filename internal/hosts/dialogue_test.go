@@ -23,6 +23,7 @@ type dialogue struct {
 	last    int      // the code of the last reply
 	text    string   // all of it
 	over    bool     // the connection is closed
+	greeted string   // the host's greeting
 	problem string   // the first one
 }
 
@@ -152,4 +153,5 @@ func (d *dialogue) greeting() {
 	if code := d.reply(); code != 220 {
 		d.fail("the greeting is %d", code)
 	}
+	d.greeted = d.text
 }

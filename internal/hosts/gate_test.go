@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"log/slog"
 	"net"
+	"net/netip"
 	"strings"
 
 	"github.com/seed3262c777/smtpproxy"
@@ -55,8 +56,17 @@ func (g *gate) judge(line string, v view) (code int, pass string) {
 	return 0, line
 }
 
+// restartVerb is what the client says to be taken for another's, with that one's address.
+const restartVerb = "XRESTART"
+
 // Command implements smtpproxy.Hook.
 func (g *gate) Command(_ *smtpproxy.Context, cmd smtpproxy.Command, _ smtpproxy.Connection, txn smtpproxy.Transaction) (smtpproxy.Decision, error) {
+	if verbOf(cmd.Line) == restartVerb {
+		g.rec.note(event{what: shown, text: cmd.Line, view: viewOf(txn)})
+		g.rec.noteText(answered, cmd.Line)
+		to := netip.MustParseAddrPort(argument(cmd.Line))
+		return smtpproxy.Reply{Restart: &smtpproxy.Origin{RemoteIP: to.Addr(), RemotePort: to.Port()}}, nil
+	}
 	code, pass := g.decide(cmd.Line, viewOf(txn))
 	switch {
 	case code != 0:

@@ -50,7 +50,7 @@ func serveGoSMTP(lmtp, early bool) func(net.Listener, limits, *record) error {
 			if strings.HasPrefix(c.Hostname(), refusedName) {
 				return nil, errRefused
 			}
-			b := &backend{rec: rec}
+			b := &backend{rec: rec, client: c.Conn().RemoteAddr().String()}
 			if lmtp {
 				return &lmtpBackend{b, early}, nil
 			}
@@ -78,7 +78,8 @@ var (
 // backend is a session of the backend. go-smtp calls Data on a goroutine of its
 // own for chunks.
 type backend struct {
-	rec *record
+	rec    *record
+	client string
 
 	mu   sync.Mutex
 	from string
@@ -104,6 +105,7 @@ func (b *backend) Auth(mechanism string) (sasl.Server, error) {
 // Mail implements smtp.Session.
 func (b *backend) Mail(from string, _ *smtp.MailOptions) error {
 	b.rec.noteText(mail, from)
+	b.rec.noteText(client, b.client)
 	if strings.HasPrefix(from, refusedName) {
 		return errRefused
 	}

@@ -2,6 +2,7 @@ package hosts
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -77,7 +78,7 @@ func fare(a *account, t tally) {
 
 // quirk picks one that this host, and this transport, can meet.
 func (a *account) quirk() quirk {
-	all := allQuirks()
+	all := a.quirks
 	for {
 		q := all[a.IntN(len(all))]
 		if (q.on == nil || q.on(a.host)) && (a.bubble || isQuick(q, a.host)) {
@@ -114,8 +115,9 @@ func (a *account) between() {
 	}
 }
 
-// farewell plays one random client, and settles its account.
-func farewell(t *testing.T, seed uint64, h host, c cut, tr transport, f front, tl tally) (problem string, events []event) {
+// farewell plays one random client, and settles its account. It may meet more quirks than all
+// fronts have.
+func farewell(t *testing.T, seed uint64, h host, c cut, tr transport, f front, tl tally, more ...quirk) (problem string, events []event) {
 	t.Helper()
 	lim := limits{size: []int{64, 200, 1500}[seed%3], recipients: 5, timeout: time.Minute}
 	if h.early {
@@ -123,7 +125,7 @@ func farewell(t *testing.T, seed uint64, h host, c cut, tr transport, f front, t
 	}
 	var a *account
 	problem, events = talk(t, seed, h, lim, c, tr, f, false, func(d *dialogue) {
-		a = &account{dialogue: d}
+		a = &account{dialogue: d, quirks: slices.Concat(allQuirks(), more)}
 		fare(a, tl)
 	})
 	if problem == "" && a != nil {

@@ -40,8 +40,9 @@ func serveMhale(l net.Listener, lim limits, rec *record) error {
 		AuthHandler: func(_ net.Addr, _ string, user, password, _ []byte) (bool, error) {
 			return string(user) == "user" && string(password) == "pass", nil
 		},
-		HandlerRcpt: func(_ net.Addr, _ string, to string) bool {
+		HandlerRcpt: func(addr net.Addr, _ string, to string) bool {
 			rec.noteText(rcpt, to)
+			rec.noteText(client, addr.String())
 			return !strings.HasPrefix(to, refusedName)
 		},
 		Handler: func(_ net.Addr, from string, to []string, data []byte) error {

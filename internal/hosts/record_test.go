@@ -40,6 +40,7 @@ const (
 	saslLine  what = "SASL response" // likewise, but not as a command
 	mail      what = "sender"        // the address in a MAIL command
 	rcpt      what = "recipient"     // the address in a RCPT command
+	client    what = "client"        // its address, at MAIL or RCPT
 	begins    what = "begins"        // to take content, after DATA
 	delivered what = "delivered"     // accepted by the handler
 	refused   what = "refused"       // by the handler, when it had all
