@@ -317,7 +317,7 @@ func TestEveryCommandThatAServerExecutesWasPassedByTheHook(t *testing.T) {
 			t.Run(d.name+" over "+name, func(t *testing.T) {
 				t.Parallel()
 				total := 0
-				restless := newRestless()
+				restless := new(restless)
 				for seed := range uint64(*sessions) {
 					problem, executed := slip(t, seed, d, listen, restless.inSome(seed, library))
 					if problem != "" {

@@ -70,7 +70,7 @@ func TestNothingSlipsPastTheHookWithSTARTTLSAnywhere(t *testing.T) {
 			t.Run(d.name+" over "+transport, func(t *testing.T) {
 				t.Parallel()
 				upgraded := 0
-				restless := newRestless()
+				restless := new(restless)
 				for seed := range uint64(*sessions / 2) {
 					r := rand.New(rand.NewPCG(seed, 4))
 					before := (&stream{Rand: r, dialect: d}).draw(r.IntN(3))

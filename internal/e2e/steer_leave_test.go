@@ -94,6 +94,9 @@ func (a *attendant) Connect(ctx *hookContext, conn connection) (decision, error)
 func (a *attendant) Command(ctx *hookContext, cmd command, conn connection, _ transaction) (decision, error) {
 	n, leave := a.enter(conn.ID, cmd.Verb(), true)
 	defer leave()
+	if cmd.Verb() == "XCLIENT" {
+		return reply{Restart: &origin}, nil
+	}
 	return a.attend(ctx, n)
 }
 
@@ -164,12 +167,13 @@ func leavingScenes(greet string) []leavingScene {
 	auth := base64.StdEncoding.EncodeToString([]byte("\x00user\x00pass"))
 	all := []leavingScene{
 		{"", "220"}, {greet + " client.example\r\n", "250"}, {"AUTH PLAIN\r\n", "334"}, {auth + "\r\n", "235"},
+		{"MAIL FROM:<a@a>\r\n", "250"}, {"XCLIENT ADDR=192.0.2.7\r\n", "220"}, {greet + " again.example\r\n", "250"},
 		{"MAIL FROM:<a@a>\r\n", "250"}, {"RCPT TO:<b@b>\r\n", "250"}, {"RCPT TO:<no@b>\r\n", "550"}, {"RCPT TO:<c@b>\r\n", "250"},
 		{"DATA\r\n", "354"}, {"one\r\n..\r\n.\r\n", "250"}, {"MAIL FROM:<2@a>\r\n", "250"}, {"RCPT TO:<b@b>\r\n", "250"},
 		{"BDAT 3\r\none", "250"}, {"BDAT 5 LAST\r\n\r\ntwo", "250"}, {"NOOP\r\n", "250"}, {"QUIT\r\n", "221"},
 	}
 	if greet == "LHLO" {
-		all[9].replies = "250 250"
+		all[12].replies = "250 250"
 	}
 	return all
 }

@@ -369,6 +369,9 @@ func (d *steered) group(n int) (lines []string) {
 				return append(lines, "STARTTLS")
 			}
 		}
+		if d.tls && d.IntN(12) == 0 {
+			return append(lines, "STARTTLS")
+		}
 	}
 	return append(lines, fmt.Sprint("NOOP ", d.lines))
 }

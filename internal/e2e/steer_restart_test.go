@@ -524,8 +524,6 @@ type restless struct {
 	times int
 }
 
-func newRestless() *restless { return &restless{rand: rand.New(rand.NewPCG(0, 17))} }
-
 func (r *restless) Command(_ *hookContext, cmd command, _ connection, _ transaction) (decision, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -545,6 +543,7 @@ func (r *restless) inSome(seed uint64, w wrap) wrap {
 	if seed%2 == 0 {
 		return w
 	}
+	r.rand = rand.New(rand.NewPCG(seed, 17))
 	return func(l net.Listener, h smtpproxy.Hook) net.Listener { return w(l, smtpproxy.Chain(r, h)) }
 }
 
