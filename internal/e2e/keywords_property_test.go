@@ -74,7 +74,7 @@ var (
 
 // hook returns a chain of hooks.
 func (l *lists) hook() smtpproxy.Hook {
-	var hooks []smtpproxy.Hook
+	hooks := []smtpproxy.Hook{decideIn(restarting(origin))}
 	for i := range l.hooks {
 		hooks = append(hooks, onKeywords(func(kw *keywords) error {
 			for _, c := range l.hooks[i] {
@@ -212,6 +212,8 @@ func TestTheClientSeesTheListThatTheHooksMadeAndNothingDeletedReachesTheServer(t
 		switch {
 		case seed%5 == 0:
 			steps = append(steps, d.startTLS, d.some, ehlo, d.some)
+		case seed%5 == 1:
+			steps = append(steps, d.restart, d.some, ehlo, d.some)
 		case l.IntN(2) == 0:
 			steps = append(steps, func() string { return d.greet("HELO y", nil) }, d.some)
 		default:
@@ -236,6 +238,17 @@ func TestTheClientSeesTheListThatTheHooksMadeAndNothingDeletedReachesTheServer(t
 	if refused < dialogues || inTLS < dialogues/5 {
 		t.Errorf("%d deletions, %d steps inside TLS in %d dialogues say little", refused, inTLS, dialogues)
 	}
+}
+
+// restart makes the client another's, to whom nothing has been announced, and so nothing
+// been closed.
+func (d *keywordDialogue) restart() (wrong string) {
+	d.Write([]byte("XCLIENT ADDR=192.0.2.7\r\n"))
+	if got, err := d.reply(); err != nil || !strings.HasPrefix(got, "220") {
+		return fmt.Sprintf("XCLIENT: got %q, %v", got, err)
+	}
+	d.l.current = listModel{}
+	return ""
 }
 
 // startTLS shakes hands, unless STARTTLS is deleted.
