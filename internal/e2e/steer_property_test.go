@@ -63,6 +63,7 @@ type answered struct{ line, reply string }
 type steerTap struct {
 	mu    sync.Mutex
 	conns []*tapped
+	bye   bool // the server says so when it can't read any more, which nobody is to get
 
 	// What a careless library would make of it; nil for a careful one.
 	reads  func(t *tapped, octets []byte) int
@@ -98,6 +99,9 @@ func (t *tapped) NetConn() net.Conn { return t.Conn }
 
 func (t *tapped) Read(p []byte) (int, error) {
 	n, err := t.Conn.Read(p)
+	if err != nil && t.tap.bye {
+		io.WriteString(t.Conn, "421 4.4.2 bye\r\n")
+	}
 	t.tap.mu.Lock()
 	defer t.tap.mu.Unlock()
 	if f := t.tap.reads; f != nil {
@@ -138,6 +142,7 @@ func (t *steerTap) hasClosed() bool {
 func steer(seed uint64, lmtp bool) *steered {
 	d := &steered{Rand: rand.New(rand.NewPCG(seed, 15)), seed: seed, lmtp: lmtp, shown: new(shown), patience: patience, over: make(chan end, 10)}
 	d.restarts = []uint64{0, 8, 24}[seed%3]
+	d.tap.bye = seed%4 > 1
 	g := &grower{Rand: d.Rand}
 	d.top = &tree{kind: inChain}
 	for range 1 + d.IntN(4) {
