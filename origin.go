@@ -122,7 +122,7 @@ func (s *Session) restarts(o *Origin, answers bool) {
 //go:noinline
 func (s *Session) restart(ctx context.Context, q *call, d *decision) {
 	v := s.connect(ctx, d.conn)
-	if more := v.delay - d.reply.Delay; d.conn != nil && more > 0 {
+	if more := v.delay - q.delay; d.conn != nil && more > 0 {
 		d.conn.holdBack(more, true) // the line has been held back already
 	}
 	q.delay = max(q.delay, v.delay)
