@@ -319,6 +319,25 @@ func TestAListenerThatIsClosedTurnsTheClientAway(t *testing.T) {
 	}
 }
 
+// That the listener is closed is known before the server closes anything.
+func TestAListenerThatIsClosedTurnsTheClientAwayHoweverSlowTheServerIs(t *testing.T) {
+	bubble(t, "", func(t *testing.T) {
+		s := new(restartStage)
+		s.arrives(t, func(_ int, c net.Conn, _ *bufio.Reader) {
+			new(puppet).serve(c)
+			time.Sleep(time.Minute) // in a bubble
+		})
+		s.l.Close()
+		began := time.Now()
+		s.k.play("> XCLIENT|< 421 4.3.2|END", nil)
+		if took := time.Since(began); took > 0 {
+			t.Errorf("it took %v", took)
+		}
+		s.client.Close()
+		s.ends("server: server closed", "WARN the server hasn't accepted the fresh connection")
+	})
+}
+
 func TestAListenerThatIsClosedLaterChangesNothing(t *testing.T) {
 	bothWays(t, "", func(t *testing.T, s *restartStage) {
 		s.arrives(t, func(n int, c net.Conn, _ *bufio.Reader) {
@@ -501,45 +520,41 @@ func TestWhatAServerDoesWithItsOldConnectionIsNothingToTheClient(t *testing.T) {
 }
 
 func TestRepliesThatAreHeldLeaveBeforeTheServerStartsAfresh(t *testing.T) {
-	for why, hook := range map[string]func(cmd command) (decision, error){
-		"the server's": func(command) (decision, error) { return nil, nil },
-		"the hook's": func(cmd command) (decision, error) {
-			if cmd.Verb() != "XCLIENT" {
-				return reply{Code: 451}, nil
-			}
-			return nil, nil
-		},
+	for _, row := range []struct {
+		why   string
+		hook  func(cmd command) (decision, error)
+		code  string
+		asked time.Duration // how long the hook takes that is asked about the new client
+	}{
+		{"the server's", nil, "250", time.Minute},
+		{"the server's, and the greeting comes at once", nil, "250", 0},
+		{"the hook's", func(command) (decision, error) { return reply{Code: 451}, nil }, "451", time.Minute},
+		{"the hook's, and the greeting comes at once", func(command) (decision, error) { return reply{Code: 451}, nil }, "451", 0},
 	} {
-		bubble(t, why, func(t *testing.T) {
+		bubble(t, row.why, func(t *testing.T) {
 			w := newWarden(origin)
-			s := &restartStage{w: w, hook: smtpproxy.Chain(decide(hook), w)}
-			s.prepare = func() { s.whenAsked(func() (decision, error) { time.Sleep(time.Minute); return nil, nil }) } // in a bubble
-			if why == "the hook's" {
-				s.hook = smtpproxy.Chain(decide(func(cmd command) (decision, error) {
-					if cmd.Verb() == "EHLO" {
-						return nil, nil
-					}
-					return hook(cmd)
-				}), w)
-			}
-			s.arrives(t, func(_ int, c net.Conn, _ *bufio.Reader) { new(puppet).serve(c) })
-			code := map[string]string{"the server's": "250", "the hook's": "451"}[why]
+			s := &restartStage{w: w, hook: smtpproxy.Chain(decide(func(cmd command) (decision, error) {
+				if verb := cmd.Verb(); row.hook == nil || verb == "XCLIENT" || isGreeting(verb) {
+					return nil, nil
+				}
+				return row.hook(cmd)
+			}), w)}
+			s.prepare = func() { s.whenAsked(func() (decision, error) { time.Sleep(row.asked); return nil, nil }) } // in a bubble
+			s.arrives(t, servesAll)
 			began := time.Now()
-			s.k.send("RSET\r\nMAIL FROM:<a@a>\r\nRSET\r\nXCLIENT\r\nMAIL FROM:<c@c>\r\nQUIT\r\n")
-			s.k.expect(code)
-			s.k.expect(code)
-			s.k.expect(code)
+			s.k.send("RSET\r\nMAIL FROM:<a@a>\r\nRSET\r\nXCLIENT\r\nMAIL FROM:<c@c>\r\nNOOP\r\n")
+			for range 3 {
+				s.k.expect(row.code)
+			}
 			if took := time.Since(began); took > 5*time.Millisecond {
 				t.Errorf("replies to commands before are held back for %v", took)
 			}
 			s.k.expect("220")
-			if took := time.Since(began); took != time.Minute {
+			if took := time.Since(began); took != row.asked {
 				t.Errorf("the greeting comes after %v", took)
 			}
-			s.k.expect(code)
-			if code == "250" {
-				s.k.play("< 221|END", nil)
-			}
+			s.k.expect(row.code)
+			s.k.expect(row.code)
 		})
 	}
 }

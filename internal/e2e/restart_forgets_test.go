@@ -23,7 +23,10 @@ import (
 
 // servePuppet serves each connection of a listener with one puppet.
 func servePuppet(t *testing.T, l net.Listener, pup *puppet) {
-	serveScript(t, l, func(_ int, c net.Conn, _ *bufio.Reader) { pup.serve(c) })
+	serveScript(t, l, func(_ int, c net.Conn, _ *bufio.Reader) {
+		pup.lmtp, pup.rcpts = false, 0 // as a server that knows nothing of the connection before
+		pup.serve(c)
+	})
 }
 
 // sentBehind is what a client sends behind the command, at once, and what comes of it.
@@ -142,7 +145,8 @@ var forgottenRows = []forgottenRow{
 	{"a message that was refused: the fresh server has nothing to reset", "EHLO x|250|MAIL FROM:<a@a>|250|RCPT TO:<b@b>|250|DATA|354|x\r\n.|554", "MAIL FROM:<c@c>|250", "MAIL"},
 	{"a chunk that was refused, likewise", "EHLO x|250|MAIL FROM:<a@a>|250|RCPT TO:<b@b>|250|BDAT 5000\r\n" + strings.Repeat("x", 5000) + "|552", "MAIL FROM:<c@c>|250|RCPT TO:<d@d>|250", "MAIL RCPT"},
 	{"a transaction behind a HELO that was refused, likewise", "EHLO x|250|MAIL FROM:<a@a>|250|HELO y|501", "MAIL FROM:<c@c>|250", "MAIL"},
-	{"LMTP: a message has one status", "LHLO x|250", "EHLO y|250|MAIL FROM:<a@a>|250|RCPT TO:<b@b>|250|RCPT TO:<c@c>|250|BDAT 1 LAST\r\nx|250|NOOP|250", "EHLO MAIL RCPT RCPT BDAT NOOP"},
+	{"LMTP: a message has one status", "LHLO x|250", "MAIL FROM:<a@a>|250|RCPT TO:<b@b>|250|RCPT TO:<c@c>|250|BDAT 1 LAST\r\nx|250|NOOP|250|NOOP|250", "MAIL RCPT RCPT BDAT NOOP NOOP"},
+	{"SIZE: a chunk may be longer than the old one's server took", "EHLO x|250", "MAIL FROM:<a@a>|250|RCPT TO:<b@b>|250|BDAT 2000 LAST\r\n" + strings.Repeat("x", 2000) + "|250", "MAIL RCPT BDAT"},
 	{"SMTP: a message has as many as recipients", "EHLO x|250", "LHLO y|250|MAIL FROM:<a@a>|250|RCPT TO:<b@b>|250|RCPT TO:<c@c>|250|BDAT 1 LAST\r\nx|250||250|NOOP|250", "LHLO MAIL RCPT RCPT BDAT NOOP"},
 	{"AUTH: STARTTLS, which it forbids, is taken again", "EHLO x|250|AUTH PLAIN AHgAeQ==|235|STARTTLS|503", "EHLO x|250|STARTTLS|220", "EHLO"},
 	{"a keyword that a hook has deleted: the verb passes", "HELO nothing.example|250|VRFY x|502", "VRFY x|250", "VRFY"},
