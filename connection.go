@@ -28,7 +28,8 @@ type Connection struct {
 	// Peer is who is connected: the address of the listener's connection, for which a
 	// PROXY header counts that the listener beneath has read. RemoteIP and RemotePort are
 	// the same, until a hook finds out that the client is another's (see Reply.Restart),
-	// which never changes Peer. So whom to believe is judged by Peer.
+	// which never changes Peer. So whom to believe is judged by Peer; and by RemoteIP as
+	// well, since many a front end hands on what its clients send once it has told of them.
 	Peer netip.AddrPort
 
 	// RemotePTR is the client's host name from the reverse DNS, in lower

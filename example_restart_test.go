@@ -18,7 +18,8 @@ func takesXCLIENT(_ *smtpproxy.Context, cmd smtpproxy.Command, conn smtpproxy.Co
 	switch {
 	case cmd.Verb() != "XCLIENT":
 		return nil, nil
-	case !front.Contains(conn.Peer.Addr()): // not RemoteIP, which a front end has told
+	case !front.Contains(conn.Peer.Addr()), // not RemoteIP alone, which a front end has told
+		!front.Contains(conn.RemoteIP): // what a client of its sends, many a front end hands on
 		return smtpproxy.Reply{Code: 550, Lines: []string{"Not authorized"}}, nil
 	case txn.Active:
 		return smtpproxy.Reply{Code: 503, Lines: []string{"Mail transaction in progress"}}, nil
