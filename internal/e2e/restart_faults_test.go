@@ -134,6 +134,7 @@ func TestAFreshServerThatFailsEndsTheConnection(t *testing.T) {
 		{"it closes instead of greeting", func(net.Conn, *bufio.Reader) {}, "END", "server: server closed", ""},
 		{"it closes amid its greeting", func(c net.Conn, _ *bufio.Reader) { io.WriteString(c, "220-x\r\n220") }, "END", "server: server closed", ""},
 		{"it says 421", func(c net.Conn, _ *bufio.Reader) { io.WriteString(c, "421 4.3.2 busy\r\n") }, "< 421 4.3.2 busy|END", "server: refused", ""},
+		{"it says 554, and closes", func(c net.Conn, _ *bufio.Reader) { io.WriteString(c, "554 5.3.2 no\r\n") }, "< 554 5.3.2 no|END", "server: refused", ""},
 		{"it greets twice: the second is no reply to anything", func(c net.Conn, r *bufio.Reader) {
 			io.WriteString(c, "220 x\r\n220 y\r\n")
 			r.ReadString('\n')
