@@ -33,7 +33,8 @@ func (c *config) logTo(level slog.Level, msg string, attrs ...slog.Attr) {
 	c.log.LogAttrs(context.Background(), level, msg, attrs...)
 }
 
-// log is logTo about a session: with its connection, and the client's address.
+// log is logTo about a session: with its connection, the client's address, and who is
+// connected, if that is another (see Connection.Peer).
 func (s *Session) log(level slog.Level, msg string, attrs ...slog.Attr) {
 	if level < s.cfg.level {
 		return
@@ -42,6 +43,9 @@ func (s *Session) log(level slog.Level, msg string, attrs ...slog.Attr) {
 	about := []slog.Attr{slog.String("connection", s.conn.id)}
 	if s.conn.remoteIP.IsValid() {
 		about = append(about, slog.Any("remote", netip.AddrPortFrom(s.conn.remoteIP, s.conn.remotePort)))
+	}
+	if t := s.toldOf(); t != nil && t.peer != s.conn.peer() {
+		about = append(about, slog.Any("peer", t.peer))
 	}
 	s.mu.Unlock()
 	s.cfg.logTo(level, msg, append(about, attrs...)...)

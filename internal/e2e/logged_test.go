@@ -114,6 +114,20 @@ func TestACommandOutOfTurnIsTheServersFaultAndToldOfOnce(t *testing.T) {
 		t.Errorf("logged: %v", lines)
 	}
 
+	if _, ok := lines[0].attrs["peer"]; ok {
+		t.Errorf("nobody else is connected: %v", lines)
+	}
+
+	// Of a client that is another's, both are told.
+	log = new(logbook)
+	p.Logger = log.logger()
+	s = p.NewSession(connection{RemoteIP: netip.MustParseAddr("192.0.2.1"), RemotePort: 7777, Peer: netip.MustParseAddrPort("198.51.100.1:25")})
+	s.Command(context.Background(), "EHLO x")
+	s.Command(context.Background(), "NOOP")
+	if lines := log.lines(""); len(lines) != 1 || lines[0].attrs["remote"] != "192.0.2.1:7777" || lines[0].attrs["peer"] != "198.51.100.1:25" {
+		t.Errorf("logged: %v", lines)
+	}
+
 	// Where all is over, a line more is nobody's fault.
 	log = new(logbook)
 	p.Logger = log.logger()
