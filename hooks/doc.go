@@ -1,0 +1,18 @@
+// Package hooks has hooks that are ready to use, each a policy made of package smtpproxy's
+// own API alone: who wants another one writes it the same way.
+//
+// Behind front ends:
+//
+//   - [XCLIENT] lets a front end tell whose connection it is;
+//   - [XFORWARD] takes what a mail filter's client tells of where a message comes from.
+//
+// For clients that can't do better:
+//
+//   - [Rewrite] changes command lines by a table;
+//   - [StripParameters] and [SetParameter] change parameters of MAIL and RCPT;
+//   - [RepairHELO] gives a client a name that has none, or a bad one.
+//
+// Each is a smtpproxy.Hook, to be put together with others by smtpproxy.Chain and
+// smtpproxy.Mux. None writes to itself: one value serves all connections, and what a hook
+// remembers of one it keeps with smtpproxy.State.
+package hooks
