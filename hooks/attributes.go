@@ -18,7 +18,8 @@ const maxValue = 255
 // attribute is one of a command's.
 type attribute struct {
 	name  string // in upper case
-	value string // decoded
+	raw   string // its value as sent
+	value string // decoded, without a look at what is in it
 	known bool   // it is neither [UNAVAILABLE] nor [TEMPUNAVAIL]
 }
 
@@ -27,17 +28,17 @@ type attribute struct {
 // but one that doesn't encode what its clients say can be made to.
 func attributesOf(args string) (list []attribute, ok bool) {
 	for word := range strings.FieldsFuncSeq(args, isBlank) {
-		name, value, found := strings.Cut(word, "=")
-		a := attribute{name: strings.ToUpper(name), value: unxtext(value)}
-		switch strings.ToUpper(value) {
+		name, raw, _ := strings.Cut(word, "=")
+		a := attribute{name: strings.ToUpper(name), raw: raw, value: unxtext(raw)}
+		switch strings.ToUpper(raw) {
 		case "[UNAVAILABLE]", "[TEMPUNAVAIL]":
-			a.value = ""
+			a.raw, a.value = "", ""
 		default:
 			a.known = true
 		}
 		same := func(other attribute) bool { return other.name == a.name }
 		switch {
-		case !found, name == "", value == "", len(value) > maxValue && a.name != "FORWARD", slices.ContainsFunc(list, same):
+		case !isName(name), raw == "", len(raw) > maxValue && a.name != "FORWARD", slices.ContainsFunc(list, same):
 			return nil, false
 		}
 		list = append(list, a)
@@ -48,15 +49,30 @@ func attributesOf(args string) (list []attribute, ok bool) {
 // isBlank tells whether a rune separates arguments.
 func isBlank(r rune) bool { return r == ' ' || r == '\t' }
 
+// isName tells whether an attribute may have a name.
+func isName(name string) bool {
+	for i := range len(name) {
+		switch c := name[i]; {
+		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', c == '-', c == '_':
+		default:
+			return false
+		}
+	}
+	return name != ""
+}
+
+// masked returns the value as it may stand in a log.
+func (a *attribute) masked() string { return masked(a.value) }
+
 // addr returns an address as the attributes ADDR and DESTADDR have it: an IPv6 address with
 // the prefix "IPV6:" or, as Dovecot sends it in LMTP, without.
 func (a *attribute) addr() (netip.Addr, bool) {
-	s := a.value
+	s, is6 := a.value, false
 	if len(s) > len("IPV6:") && strings.EqualFold(s[:len("IPV6:")], "IPV6:") {
-		s = s[len("IPV6:"):]
+		s, is6 = s[len("IPV6:"):], true
 	}
 	ip, err := netip.ParseAddr(s)
-	return ip.Unmap(), err == nil && ip.Zone() == ""
+	return ip.Unmap(), err == nil && ip.Zone() == "" && (ip.Is6() || !is6)
 }
 
 // port returns a port. 0 is unknown.
@@ -71,17 +87,16 @@ func (a *attribute) number() (int, bool) {
 	return int(n), err == nil
 }
 
-// isHostName tells whether a value may be a name in the DNS.
+// isHostName tells whether a value may be a name in the DNS, and is no address.
 func (a *attribute) isHostName() bool {
-	for i := range len(a.value) {
-		switch c := a.value[i]; {
-		case c >= 'a' && c <= 'z', c >= 'A' && c <= 'Z', c >= '0' && c <= '9', c == '-', c == '_':
-		case c == '.' && i > 0:
-		default:
+	hasLetter := false
+	for label := range strings.SplitSeq(a.value, ".") {
+		if !isName(label) || len(label) > 63 || label[0] == '-' || label[len(label)-1] == '-' {
 			return false
 		}
+		hasLetter = hasLetter || strings.Trim(label, "0123456789") != ""
 	}
-	return a.value != ""
+	return hasLetter && len(a.value) <= maxValue
 }
 
 // verb returns the verb of the greeting that a PROTO stands for.
@@ -99,10 +114,38 @@ func (a *attribute) verb() (string, bool) {
 
 // contains tells whether one of some networks has an address.
 func contains(networks []netip.Prefix, ip netip.Addr) bool {
+	ip = ip.Unmap()
 	return slices.ContainsFunc(networks, func(p netip.Prefix) bool { return p.Contains(ip) })
+}
+
+// trusts tells whether somebody is believed: who is connected has to be in one of some
+// networks, and, since a front end may hand on what its clients send, whoever it has told of.
+func trusts(networks []netip.Prefix, conn *smtpproxy.Connection) bool {
+	return contains(networks, conn.Peer.Addr()) && contains(networks, conn.RemoteIP)
 }
 
 // refusal makes a negative reply.
 func refusal(code, class, subject, detail int, text string) smtpproxy.Reply {
 	return smtpproxy.Reply{Code: code, Enhanced: smtpproxy.EnhancedCode{class, subject, detail}, Lines: []string{text}}
+}
+
+// The codes are Postfix's.
+
+func notAuthorized(verb string) smtpproxy.Reply {
+	return refusal(550, 5, 7, 0, verb+" not authorized")
+}
+
+func inTransaction() smtpproxy.Reply { return refusal(503, 5, 5, 1, "Mail transaction in progress") }
+
+func malformed(text string) *smtpproxy.Reply {
+	r := refusal(501, 5, 5, 4, text)
+	return &r
+}
+
+// shortened returns the name of an attribute for a reply, which it must not be too long for.
+func shortened(name string) string {
+	if len(name) > 40 {
+		return name[:40] + "..."
+	}
+	return name
 }

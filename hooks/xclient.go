@@ -15,48 +15,76 @@ import (
 // proxies, Roundcube and swaks do: behind it, conn.RemoteIP is the client's address, and the
 // server has a fresh connection from there (see smtpproxy.Reply.Restart).
 //
-// Its danger is that whoever may send it is whoever it likes to be: with LOGIN, any user.
-// So nobody may who isn't in Trust; a front end must be the only one who can connect from
-// there; and it must not pass the XCLIENT of its own clients on. Trust is judged by
-// conn.Peer, which nothing that is told changes.
-//
 // The command is announced to those who may send it, with the attributes that are taken,
-// and answered 550 to all others. It is answered 503 in a transaction and 501 where it is
-// malformed; nothing has changed then. It is taken before EHLO too. NAME, ADDR, PORT, HELO, PROTO, LOGIN, DESTADDR and
-// DESTPORT go to conn, [XCLIENTInfo] has the rest. An address that a
-// command doesn't tell stays. Everything else is unknown then, since it may be another
-// client's, but where the command has come behind another one in the same breath, as Dovecot
-// splits a long one: those count as one.
+// and answered 550 to all others, 503 in a transaction, 501 where it is malformed and 554
+// where TTL says that front ends go round in a loop. Nothing has changed then. It is taken
+// before EHLO too.
+//
+// ADDR, PORT, NAME, DESTADDR and DESTPORT go to conn; HELO and PROTO are conn.HELO, and LOGIN
+// is conn.Auth, with the mechanism "XCLIENT". [XCLIENTInfo] has the rest. What a
+// command doesn't tell is unknown, since it may be of another client than the one before it,
+// but for the addresses: an ADDR, DESTADDR or DESTPORT that it doesn't tell stays, and with ADDR stay PORT and
+// NAME. Commands in the same breath count as one, since Dovecot splits a long one.
 // ADDR=[UNAVAILABLE] makes the address 0.0.0.0, which is nobody's.
 //
-// The zero value believes nobody. In a smtpproxy.Chain it stands before all that decides by
-// who the client is.
+// # Dangers
+//
+// Whoever may send it is whoever it likes to be: with LOGIN, any user. So nobody may who
+// isn't in Trust.
+//   - A front end must be the only one who can connect from its address. Trust is judged by
+//     conn.Peer, which nothing that is told changes.
+//   - Front ends such as nginx and Dovecot hand everything on, once a client is logged in:
+//     its own XCLIENT, too. So behind one, another is believed only if the client that was told
+//     is in Trust as well, as in Postfix. A front end's clients must not be, and it must
+//     tell ADDR, and await the reply before it hands anything on.
+//   - Where the listener beneath reads a PROXY header, conn.Peer is whom that names: the
+//     client, who isn't trusted, and nor is then a front end that sends both. From whom it
+//     takes such a header is to be kept as narrow as Trust.
+//   - A front end that doesn't encode user names can be made to tell more by one of them: see
+//     RawLogin.
+//
+// In a smtpproxy.Chain it stands before all that decides by who the client is. It is to be asked about
+// every command: with a smtpproxy.Mux or Proxy.Commands that hide the others from it,
+// it can't see what stands between two XCLIENT. The zero value believes nobody.
 type XCLIENT struct {
-	// Trust has the networks of the front ends.
+	// Trust has the networks of the front ends: of nobody else. A client on a unix socket,
+	// which has no address, is never in it, nor is one with an IPv6 zone.
 	Trust []netip.Prefix
 
-	// Attributes are those that are announced and taken, in upper case; nil stands for
-	// all that are known: NAME ADDR PORT PROTO HELO LOGIN DESTADDR DESTPORT, and
-	// Dovecot's SESSION TTL TIMEOUT CLIENT-TRANSPORT DESTNAME FORWARD.
+	// Attributes are those that are announced and taken; nil stands for all that
+	// are known: Postfix's NAME ADDR PORT PROTO HELO LOGIN REVERSE_NAME DESTADDR DESTPORT,
+	// and Dovecot's SESSION TTL TIMEOUT CLIENT-TRANSPORT DESTNAME FORWARD. Others in it
+	// are neither announced nor taken.
 	Attributes []string
 
 	// Strict answers 501 to a command with other attributes. By default those are
 	// ignored, as Dovecot does: nginx sends its own without looking at what is announced.
 	Strict bool
+
+	// RawLogin takes LOGIN as it stands: nginx before 1.29.2 and Roundcube don't
+	// encode it. Otherwise it is decoded, if it can be, and the user admi+6E of such a front end
+	// comes out as admin. It implies Strict. A user name of theirs with a blank ends there, and
+	// what follows counts as further attributes. So Attributes should have those alone
+	// that the front end sends each time, which are LOGIN and ADDR, and NAME with nginx: what a
+	// name could add is then one too many, and refused.
+	RawLogin bool
 }
 
-// XCLIENTInfo is what a front end has told of a connection that is neither in
-// smtpproxy.Connection: Dovecot's attributes.
+// XCLIENTInfo is what a front end has told of a connection that isn't in
+// smtpproxy.Connection. Nobody has verified it but the front end. What that hasn't told is the
+// zero value.
 type XCLIENTInfo struct {
-	Session   string        // the front end's name for the connection: SESSION
-	Transport string        // how the client is connected there: CLIENT-TRANSPORT, such as "TLS" or "insecure"
-	DestName  string        // the name of the server there: DESTNAME
-	Forward   string        // more about the user, in base64: FORWARD
-	Timeout   time.Duration // how long the front end waits: TIMEOUT
-	TTL       int           // how many front ends may follow: TTL
+	ReverseName string        // the client's name in the reverse DNS, confirmed or not: REVERSE_NAME
+	Session     string        // the front end's name for the connection: SESSION
+	Transport   string        // how the client is connected there: CLIENT-TRANSPORT, such as "TLS" or "insecure"
+	DestName    string        // the name of the server there: DESTNAME
+	Forward     string        // more about the user, in base64: FORWARD
+	Timeout     time.Duration // how long the front end waits: TIMEOUT
+	TTL         int           // how many servers the connection may still come to, with this one: TTL
 }
 
-// XCLIENTInfoOf returns what a front end has told of a connection with XCLIENT.
+// XCLIENTInfoOf returns what a front end has told of a connection with XCLIENT: the zero
+// value before it has, and for a client that isn't trusted.
 func XCLIENTInfoOf(ctx *smtpproxy.Context) XCLIENTInfo {
 	return smtpproxy.State[xclientState](ctx).told.info
 }
@@ -71,27 +99,34 @@ type xclientState struct {
 
 // xclientTold is what a front end has told.
 type xclientTold struct {
-	origin   smtpproxy.Origin
-	info     XCLIENTInfo
-	nameless bool // the client has no name
+	origin             smtpproxy.Origin // but for HELO
+	verb, host         string           // PROTO and HELO
+	nameless, portless bool             // the client has no name, or no port
+	info               XCLIENTInfo
 }
 
 var xclientAttributes = []string{
-	"NAME", "ADDR", "PORT", "PROTO", "HELO", "LOGIN", "DESTADDR", "DESTPORT",
+	"NAME", "ADDR", "PORT", "PROTO", "HELO", "LOGIN", "REVERSE_NAME", "DESTADDR", "DESTPORT",
 	"SESSION", "TTL", "TIMEOUT", "CLIENT-TRANSPORT", "DESTNAME", "FORWARD",
 }
 
+// attributes returns those that are taken.
 func (x *XCLIENT) attributes() []string {
 	if x.Attributes == nil {
 		return xclientAttributes
 	}
-	return x.Attributes
+	return slices.DeleteFunc(slices.Clone(xclientAttributes), func(name string) bool {
+		return !slices.ContainsFunc(x.Attributes, func(a string) bool { return strings.EqualFold(a, name) })
+	})
 }
 
-// Keywords implements smtpproxy.KeywordHook.
+// Keywords implements smtpproxy.KeywordHook: it announces XCLIENT to those who may send it,
+// and hides a server's own from all others.
 func (x *XCLIENT) Keywords(ctx *smtpproxy.Context, conn smtpproxy.Connection, kw *smtpproxy.Keywords) error {
-	smtpproxy.State[xclientState](ctx).goesOn = false
 	if contains(x.Trust, conn.Peer.Addr()) {
+		smtpproxy.State[xclientState](ctx).goesOn = false
+	}
+	if trusts(x.Trust, &conn) {
 		kw.Set("XCLIENT", strings.Join(x.attributes(), " "))
 	} else if _, ok := kw.Get("XCLIENT"); ok {
 		kw.Delete("XCLIENT")
@@ -101,114 +136,159 @@ func (x *XCLIENT) Keywords(ctx *smtpproxy.Context, conn smtpproxy.Connection, kw
 
 // Command implements smtpproxy.Hook.
 func (x *XCLIENT) Command(ctx *smtpproxy.Context, cmd smtpproxy.Command, conn smtpproxy.Connection, txn smtpproxy.Transaction) (smtpproxy.Decision, error) {
+	isXCLIENT := cmd.Verb() == "XCLIENT"
+	if !contains(x.Trust, conn.Peer.Addr()) {
+		if isXCLIENT {
+			return notAuthorized("XCLIENT"), nil
+		}
+		return nil, nil // who isn't trusted costs nothing
+	}
 	s := smtpproxy.State[xclientState](ctx)
 	goesOn := s.goesOn
 	s.goesOn = false
-	if cmd.Verb() != "XCLIENT" {
+	switch {
+	case !isXCLIENT:
 		return nil, nil
+	case !goesOn && !trusts(x.Trust, &conn):
+		return notAuthorized("XCLIENT"), nil
+	case txn.Active:
+		return inTransaction(), nil
 	}
-	if !contains(x.Trust, conn.Peer.Addr()) {
-		return refusal(550, 5, 7, 0, "XCLIENT not authorized"), nil
-	}
-	if txn.Active {
-		return refusal(503, 5, 5, 1, "Mail transaction in progress"), nil
-	}
-	list, ok := attributesOf(cmd.Args())
-	if !ok {
-		return refusal(501, 5, 5, 4, "Syntax: XCLIENT attribute=value..."), nil
-	}
+	return x.believed(s, goesOn, &cmd, &conn), nil
+}
+
+// believed decides about a command of one who is believed. It has a frame of its own, since a
+// connection's goroutine keeps the stack that its commands need.
+//
+//go:noinline
+func (x *XCLIENT) believed(s *xclientState, goesOn bool, cmd *smtpproxy.Command, conn *smtpproxy.Connection) smtpproxy.Decision {
 	var told xclientTold
 	if goesOn {
 		told = s.told
 	}
+	if r := x.take(&told, cmd.Args()); r != nil {
+		return *r
+	}
+	s.told, s.goesOn = told, cmd.Pipelined
+	return smtpproxy.Reply{Restart: told.whole(conn)}
+}
+
+// take takes the attributes of a command. It returns a refusal if they make no sense.
+func (x *XCLIENT) take(told *xclientTold, args string) *smtpproxy.Reply {
+	list, ok := attributesOf(args)
+	if !ok {
+		return malformed("Syntax: XCLIENT attribute=value...")
+	}
+	taken := x.attributes()
 	for i := range list {
 		a := &list[i]
 		switch {
-		case slices.Contains(x.attributes(), a.name):
-			if !told.take(a) {
-				return refusal(501, 5, 5, 4, "Bad value of "+printable(a.name)), nil
+		case slices.Contains(taken, a.name):
+			if x.RawLogin && a.name == "LOGIN" {
+				a.value = a.raw
 			}
-		case x.Strict:
-			return refusal(501, 5, 5, 4, "Unknown attribute "+printable(a.name)), nil
+			if !told.take(a) {
+				return malformed("Bad value of " + a.name)
+			}
+			if a.name == "TTL" && a.known && told.info.TTL == 0 {
+				r := refusal(554, 5, 4, 6, "Front ends in a loop")
+				return &r
+			}
+		case x.Strict || x.RawLogin:
+			return malformed("Unknown attribute " + shortened(a.name))
 		}
-		if a.name == "TTL" && a.known && told.info.TTL == 0 {
-			return refusal(554, 5, 4, 6, "Front ends in a loop"), nil
-		}
 	}
-	s.told, s.goesOn = told, cmd.Pipelined
-	o := told.origin
-	if o.HELO.Host == "" {
-		o.HELO = smtpproxy.HELO{} // PROTO alone is no greeting
-	}
-	if told.nameless && !o.RemoteIP.IsValid() {
-		o.RemoteIP, o.RemotePort = conn.RemoteIP, cmp.Or(o.RemotePort, conn.RemotePort) // whose name is unknown now
-	}
-	return smtpproxy.Reply{Restart: &o}, nil
+	return nil
 }
 
 // take takes an attribute, and tells whether it makes sense.
 func (t *xclientTold) take(a *attribute) (ok bool) {
-	o, info := &t.origin, &t.info
 	if !a.known {
 		t.forget(a.name)
 		return true
 	}
+	o, info := &t.origin, &t.info
 	switch a.name {
 	case "NAME":
-		o.RemotePTR, t.nameless, ok = strings.ToLower(a.value), false, a.isHostName()
+		o.RemotePTR, t.nameless = strings.ToLower(a.value), false
+		return a.isHostName()
 	case "ADDR":
 		o.RemoteIP, ok = a.addr()
+		return ok
 	case "PORT":
+		t.portless = false
 		o.RemotePort, ok = a.port()
+		return ok
 	case "PROTO":
-		o.HELO.Verb, ok = a.verb()
+		t.verb, ok = a.verb()
+		return ok
 	case "HELO":
-		o.HELO.Host, ok = a.value, true
-		if o.HELO.Verb == "" {
-			o.HELO.Verb = "HELO"
-		}
+		t.host = a.masked()
 	case "LOGIN":
-		o.Auth, ok = smtpproxy.Auth{Mechanism: "XCLIENT", Username: a.value}, true
+		o.Auth = smtpproxy.Auth{Mechanism: "XCLIENT", Username: a.value}
+		return a.value == a.masked() // a masked name would be another user's
+	case "REVERSE_NAME":
+		info.ReverseName = strings.ToLower(a.value)
+		return a.isHostName()
 	case "DESTADDR":
 		o.LocalIP, ok = a.addr()
+		return ok
 	case "DESTPORT":
 		o.LocalPort, ok = a.port()
+		return ok
 	case "SESSION":
-		info.Session, ok = a.value, true
+		info.Session = a.masked()
 	case "TTL":
 		info.TTL, ok = a.number()
+		return ok
 	case "TIMEOUT":
 		var n int
 		n, ok = a.number()
 		info.Timeout = time.Duration(n) * time.Second
+		return ok
 	case "CLIENT-TRANSPORT":
-		info.Transport, ok = a.value, true
+		info.Transport = a.masked()
 	case "DESTNAME":
-		info.DestName, ok = a.value, true
+		info.DestName = a.masked()
 	case "FORWARD":
-		info.Forward, ok = a.value, true
+		info.Forward = a.masked()
 	}
-	return ok
+	return true
 }
 
 // forget takes an attribute that the front end doesn't know.
 func (t *xclientTold) forget(name string) {
 	switch name {
-	case "ADDR":
-		t.origin.RemoteIP = netip.IPv4Unspecified()
 	case "NAME":
 		t.origin.RemotePTR, t.nameless = "", true
+	case "ADDR":
+		t.origin.RemoteIP = netip.IPv4Unspecified()
+	case "PORT":
+		t.origin.RemotePort, t.portless = 0, true
+	case "PROTO":
+		t.verb = ""
 	case "HELO":
-		t.origin.HELO = smtpproxy.HELO{}
+		t.host = ""
 	case "LOGIN":
 		t.origin.Auth = smtpproxy.Auth{}
 	}
 }
 
-// printable returns a name for a reply, which it must not be too long for.
-func printable(name string) string {
-	if len(name) > 40 {
-		name = name[:40] + "..."
+// whole returns all that is told of a client, which was told of as conn before.
+func (t *xclientTold) whole(conn *smtpproxy.Connection) *smtpproxy.Origin {
+	o := t.origin
+	if t.host != "" { // PROTO alone is no greeting
+		o.HELO = smtpproxy.HELO{Verb: cmp.Or(t.verb, "HELO"), Host: t.host}
 	}
-	return unxtext(name)
+	if !o.RemoteIP.IsValid() && (t.nameless || t.portless) {
+		// Of the address that stays, something is unknown now.
+		o.RemoteIP = conn.RemoteIP
+		if !t.nameless {
+			o.RemotePTR = cmp.Or(o.RemotePTR, conn.RemotePTR)
+		}
+		if !t.portless {
+			o.RemotePort = cmp.Or(o.RemotePort, conn.RemotePort)
+		}
+	}
+	return &o
 }

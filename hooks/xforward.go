@@ -2,7 +2,6 @@ package hooks
 
 import (
 	"net/netip"
-	"slices"
 	"strings"
 
 	"github.com/seed3262c777/smtpproxy"
@@ -12,23 +11,27 @@ import (
 // front tells where a message comes from: Postfix sends it as smtpd_proxy_filter's client,
 // and as smtp(8) and lmtp(8) with smtp_send_xforward_command, amavis sends it on. Unlike
 // [XCLIENT] it changes nothing but what [ForwardedOf] returns, for logs above all; who is
-// connected is still the one in front. It holds for one transaction, to the end of it.
+// connected is still the one in front. It holds for one transaction, to the end of it: the first
+// command makes all unknown, further ones add to it.
+//
+// The command is announced to those who may send it, and answered 550 to all others, 503 in a
+// transaction and 501 where it is malformed, which changes nothing. Attributes that aren't
+// known are ignored.
 //
 // What it tells is true as far as those in Trust tell the truth. Whoever decides by it
-// believes all who may connect from there.
-//
-// The command is announced to those in Trust, and answered 550 to all others, 503 in a
-// transaction and 501 where it is malformed. Attributes that aren't known are ignored. The
-// zero value believes nobody.
+// believes all who may connect from there. Trust is judged by conn.Peer; behind XCLIENT, which a
+// front end may follow up with whatever its client sends, the client that was told has to be
+// in Trust, too. The zero value believes nobody.
 type XFORWARD struct {
-	// Trust has the networks of the servers in front.
+	// Trust has the networks of the servers in front. A client on a unix socket, which
+	// has no address, is never in it, nor is one with an IPv6 zone.
 	Trust []netip.Prefix
 }
 
-// Forwarded is where a message comes from. What the server in front doesn't know is the zero
-// value.
+// Forwarded is where a message comes from. What the server in front doesn't know, or hasn't
+// told, is the zero value.
 type Forwarded struct {
-	Name   string     // the client's host name: NAME
+	Name   string     // the client's host name, in lower case: NAME
 	Addr   netip.Addr // its address: ADDR
 	Port   uint16     // PORT
 	HELO   string     // how it has greeted: HELO
@@ -41,8 +44,8 @@ type Forwarded struct {
 // told.
 func ForwardedOf(ctx *smtpproxy.Context, txn smtpproxy.Transaction) (Forwarded, bool) {
 	s := smtpproxy.State[xforwardState](ctx)
-	if s.id != txn.ID {
-		return Forwarded{}, false // of a transaction that is over
+	if s.id == "" || s.id != txn.ID {
+		return Forwarded{}, false // nothing, or of a transaction that is over
 	}
 	return s.told, true
 }
@@ -55,9 +58,10 @@ type xforwardState struct {
 
 const xforwardAttributes = "NAME ADDR PORT PROTO HELO IDENT SOURCE"
 
-// Keywords implements smtpproxy.KeywordHook.
+// Keywords implements smtpproxy.KeywordHook: it announces XFORWARD to those who may send it,
+// and hides a server's own from all others.
 func (x *XFORWARD) Keywords(_ *smtpproxy.Context, conn smtpproxy.Connection, kw *smtpproxy.Keywords) error {
-	if contains(x.Trust, conn.Peer.Addr()) {
+	if trusts(x.Trust, &conn) {
 		kw.Set("XFORWARD", xforwardAttributes)
 	} else if _, ok := kw.Get("XFORWARD"); ok {
 		kw.Delete("XFORWARD")
@@ -67,54 +71,50 @@ func (x *XFORWARD) Keywords(_ *smtpproxy.Context, conn smtpproxy.Connection, kw 
 
 // Command implements smtpproxy.Hook.
 func (x *XFORWARD) Command(ctx *smtpproxy.Context, cmd smtpproxy.Command, conn smtpproxy.Connection, txn smtpproxy.Transaction) (smtpproxy.Decision, error) {
-	if cmd.Verb() != "XFORWARD" {
+	switch {
+	case cmd.Verb() != "XFORWARD":
 		return nil, nil
-	}
-	if !contains(x.Trust, conn.Peer.Addr()) {
-		return refusal(550, 5, 7, 0, "XFORWARD not authorized"), nil
-	}
-	if txn.Active {
-		return refusal(503, 5, 5, 1, "Mail transaction in progress"), nil
+	case !trusts(x.Trust, &conn):
+		return notAuthorized("XFORWARD"), nil
+	case txn.Active:
+		return inTransaction(), nil
 	}
 	list, ok := attributesOf(cmd.Args())
 	if !ok {
-		return refusal(501, 5, 5, 4, "Syntax: XFORWARD attribute=value..."), nil
+		return malformed("Syntax: XFORWARD attribute=value..."), nil
 	}
-	told, _ := ForwardedOf(ctx, txn) // the first one of a transaction makes all unknown
+	told, _ := ForwardedOf(ctx, txn)
 	for i := range list {
 		if a := &list[i]; !told.take(a) {
-			return refusal(501, 5, 5, 4, "Bad value of "+printable(a.name)), nil
+			return malformed("Bad value of " + a.name), nil
 		}
 	}
 	*smtpproxy.State[xforwardState](ctx) = xforwardState{txn.ID, told}
 	return smtpproxy.Reply{}, nil
 }
 
-// take takes an attribute, and tells whether it makes sense.
+// take takes an attribute, and tells whether it makes sense. The value of one that the server
+// in front doesn't know is empty.
 func (f *Forwarded) take(a *attribute) (ok bool) {
-	ok = !a.known
 	switch a.name {
 	case "NAME":
-		f.Name, ok = a.value, ok || a.isHostName()
+		f.Name = strings.ToLower(a.value)
+		return !a.known || a.isHostName()
 	case "ADDR":
-		if f.Addr = (netip.Addr{}); a.known {
-			f.Addr, ok = a.addr()
-		}
+		f.Addr, ok = a.addr()
+		return ok || !a.known
 	case "PORT":
-		if f.Port = 0; a.known {
-			f.Port, ok = a.port()
-		}
+		f.Port, ok = a.port()
+		return ok || !a.known
 	case "HELO":
-		f.HELO, ok = a.value, true
+		f.HELO = a.masked()
 	case "PROTO":
-		f.Proto, ok = a.value, true
+		f.Proto = a.masked()
 	case "IDENT":
-		f.Ident, ok = a.value, true
+		f.Ident = a.masked()
 	case "SOURCE":
 		f.Source = strings.ToUpper(a.value)
-		ok = ok || slices.Contains([]string{"LOCAL", "REMOTE"}, f.Source)
-	default:
-		ok = true
+		return !a.known || f.Source == "LOCAL" || f.Source == "REMOTE"
 	}
-	return ok
+	return true
 }

@@ -2,27 +2,16 @@ package hooks
 
 import (
 	"strings"
+	"unicode"
 	"unicode/utf8"
 )
 
-// unxtext decodes xtext (RFC 3461 section 4). What isn't xtext is taken as it is: nginx
-// before 1.29.2, and Roundcube, send user names so. Control characters, and octets that are
-// no UTF-8, become question marks, since values end up in logs.
+// unxtext decodes xtext (RFC 3461 section 4): each "+" and two hexadecimal digits. What
+// isn't xtext, since it has a "+" without, is taken as it is, as Postfix does.
 func unxtext(s string) string {
-	if strings.Contains(s, "+") {
-		s = decoded(s)
+	if !strings.Contains(s, "+") {
+		return s
 	}
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f || r >= 0x80 && r < 0xa0 || r == utf8.RuneError {
-			return '?'
-		}
-		return r
-	}, s)
-}
-
-// decoded returns s with each "+" and two hexadecimal digits decoded, or s if it has a "+"
-// without.
-func decoded(s string) string {
 	var b strings.Builder
 	for i := 0; i < len(s); i++ {
 		if s[i] != '+' {
@@ -42,5 +31,16 @@ func decoded(s string) string {
 	return b.String()
 }
 
-// hexDigits are those of xtext, which has no small letters.
+// hexDigits are those of xtext, which has no small letters: bob+ab is a user's own name.
 const hexDigits = "0123456789ABCDEF"
+
+// masked puts a question mark in the place of all that isn't printable, or no UTF-8: values
+// end up in logs, and in header fields.
+func masked(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r == utf8.RuneError || !unicode.IsPrint(r) {
+			return '?'
+		}
+		return r
+	}, s)
+}

@@ -77,7 +77,7 @@ func importsOf(file *ast.File) (imports []string) {
 // behind; those of one line don't import each other.
 var floors = [][]string{
 	{"examples/ownserver", "examples/quickstart", "internal/compat/sink"},
-	{"gosmtp", "proxytest", "internal/servertest"},
+	{"gosmtp", "hooks", "proxytest", "internal/servertest"},
 	{"."},
 	{"internal/secret", "internal/probe"},
 	{"internal/dialogue"},
