@@ -206,3 +206,44 @@ func TestFrontEndsGetTheRepliesThatTheyNeed(t *testing.T) {
 		})
 	}
 }
+
+func TestTheRulesHoldInFrontOfGoSMTP(t *testing.T) {
+	elsewhere := []netip.Prefix{netip.MustParsePrefix("198.51.100.0/24")}
+	begin := []step{{"EHLO x\r\n", []string{"250"}}}
+	for _, row := range []struct {
+		why       string
+		trust     []netip.Prefix
+		talk      []step
+		announced bool
+		noop      string // as whom the client is seen at last
+	}{
+		{"a client that greets, told of XCLIENT", loopback, append(begin, step{"XCLIENT ADDR=203.0.113.7\r\n", []string{"220 "}}), true, "203.0.113.7:0 > SERVER"},
+		{"one that greets in the old way", loopback, []step{{"HELO x\r\n", []string{"250"}}, {"XCLIENT ADDR=203.0.113.7\r\n", []string{"220 "}}}, false, "203.0.113.7:0 > SERVER"},
+		{"one that doesn't greet", loopback, []step{{"XCLIENT ADDR=203.0.113.7\r\n", []string{"220 "}}}, false, "203.0.113.7:0 > SERVER"},
+		{"whoever isn't trusted", elsewhere, append(begin, step{"XCLIENT ADDR=203.0.113.7\r\nXFORWARD ADDR=203.0.113.7\r\n", []string{"550 5.7.0 ", "550 5.7.0 "}}), false,
+			"127.0.0.1:PORT > SERVER, EHLO x"},
+		{"nobody is by default", nil, append(begin, step{"XCLIENT ADDR=203.0.113.7\r\nXFORWARD ADDR=203.0.113.7\r\n", []string{"550 5.7.0 ", "550 5.7.0 "}}), false,
+			"127.0.0.1:PORT > SERVER, EHLO x"},
+		{"in a transaction", loopback, append(begin, step{"MAIL FROM:<a@example.com>\r\nXCLIENT ADDR=203.0.113.7\r\nXFORWARD ADDR=203.0.113.7\r\nRSET\r\n",
+			[]string{"250", "503 5.5.1 ", "503 5.5.1 ", "250"}}), true, "127.0.0.1:PORT > SERVER, EHLO x"},
+		{"what makes no sense", loopback, append(begin, step{"XCLIENT ADDR=x\r\nXFORWARD ADDR=x\r\n", []string{"501 5.5.4 ", "501 5.5.4 "}}), true,
+			"127.0.0.1:PORT > SERVER, EHLO x"},
+		{"a name alone takes what the server knows of its login, too", loopback, append(begin, step{plain, []string{"235"}},
+			step{"XCLIENT NAME=client.example\r\nEHLO y\r\n" + plain, []string{"220", "250", "235"}}), true, "127.0.0.1:PORT (client.example) > SERVER, EHLO y, PLAIN alice@example.org"},
+	} {
+		t.Run(row.why, func(t *testing.T) {
+			t.Parallel()
+			s := serve(t, smtpproxy.Chain(&hooks.XCLIENT{Trust: row.trust}, &hooks.XFORWARD{Trust: row.trust}), how{})
+			p := s.play(t, append(row.talk, step{"NOOP\r\n", []string{"250"}})...)
+			want := strings.NewReplacer(":PORT", fmt.Sprintf(":%d", p.port), "SERVER", s.addr).Replace("NOOP: " + row.noop + ", peer 127.0.0.1")
+			if log := s.record(); log[len(log)-1] != want {
+				t.Errorf("the last is\n%s, want\n%s", log[len(log)-1], want)
+			}
+			for _, keyword := range []string{"XCLIENT NAME ADDR ", "XFORWARD NAME ADDR "} {
+				if strings.Contains(p.replies[1], keyword) != row.announced {
+					t.Errorf("%s: %s", keyword, p.replies[1])
+				}
+			}
+		})
+	}
+}

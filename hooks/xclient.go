@@ -24,7 +24,8 @@ import (
 // is conn.Auth, with the mechanism "XCLIENT". [XCLIENTInfo] has the rest. What a
 // command doesn't tell is unknown, since it may be of another client than the one before it,
 // but for the addresses: an ADDR, DESTADDR or DESTPORT that it doesn't tell stays, and with ADDR stay PORT and
-// NAME. Commands in the same breath count as one, since Dovecot splits a long one.
+// NAME. Commands in the same breath count as one, since Dovecot splits a long one; that has
+// no attribute twice.
 // ADDR=[UNAVAILABLE] makes the address 0.0.0.0, which is nobody's.
 //
 // # Dangers
@@ -102,6 +103,7 @@ type xclientTold struct {
 	origin             smtpproxy.Origin // but for HELO
 	verb, host         string           // PROTO and HELO
 	nameless, portless bool             // the client has no name, or no port
+	names              uint32           // which of xclientAttributes these are, a bit each
 	info               XCLIENTInfo
 }
 
@@ -187,6 +189,11 @@ func (x *XCLIENT) take(told *xclientTold, args string) *smtpproxy.Reply {
 			if x.RawLogin && a.name == "LOGIN" {
 				a.value = a.raw
 			}
+			bit := uint32(1) << slices.Index(xclientAttributes, a.name)
+			if told.names&bit != 0 {
+				return malformed("A second " + a.name)
+			}
+			told.names |= bit
 			if !told.take(a) {
 				return malformed("Bad value of " + a.name)
 			}
@@ -216,8 +223,8 @@ func (t *xclientTold) take(a *attribute) (ok bool) {
 		o.RemoteIP, ok = a.addr()
 		return ok
 	case "PORT":
-		t.portless = false
 		o.RemotePort, ok = a.port()
+		t.portless = o.RemotePort == 0
 		return ok
 	case "PROTO":
 		t.verb, ok = a.verb()

@@ -41,6 +41,7 @@ func TestAFrontEndTellsWhoTheClientIs(t *testing.T) {
 		{"a port of the address that stays", "PORT=7", "192.0.2.1:7 (front.example)" + untold},
 		{"the least port is an unknown one", "ADDR=203.0.113.7 PORT=0", "203.0.113.7:0" + untold},
 		{"a port unknown takes that of the address that stays, and no more", "PORT=[UNAVAILABLE]", "192.0.2.1:0 (front.example)" + untold},
+		{"so does the port 0", "PORT=0", "192.0.2.1:0 (front.example)" + untold},
 		{"with a name", "PORT=[UNAVAILABLE] NAME=client.example", "192.0.2.1:0 (client.example)" + untold},
 		{"without", "PORT=[UNAVAILABLE] NAME=[UNAVAILABLE]", "192.0.2.1:0" + untold},
 		{"HELO alone is the old one, as in Postfix", "HELO=client.example", "192.0.2.1:49152 (front.example)" + untold + ", HELO client.example"},
