@@ -18,55 +18,54 @@ import (
 // The command is announced to those who may send it, with the attributes that are taken,
 // and answered 550 to all others, 503 in a transaction, 501 where it is malformed and 554
 // where TTL says that front ends go round in a loop. Nothing has changed then. It is taken
-// before EHLO too.
+// before EHLO too; a server that insists on EHLO does so behind it.
 //
-// ADDR, PORT, NAME, DESTADDR and DESTPORT go to conn; HELO and PROTO are conn.HELO, and LOGIN
-// is conn.Auth, with the mechanism "XCLIENT". [XCLIENTInfo] has the rest. What a
-// command doesn't tell is unknown, since it may be of another client than the one before it,
-// but for the addresses: an ADDR, DESTADDR or DESTPORT that it doesn't tell stays, and with ADDR stay PORT and
-// NAME. Commands in the same breath count as one, since Dovecot splits a long one; that has
-// no attribute twice.
-// ADDR=[UNAVAILABLE] makes the address 0.0.0.0, which is nobody's.
+// ADDR, PORT, NAME, DESTADDR and DESTPORT go to conn; HELO and PROTO are conn.HELO, and
+// LOGIN is conn.Auth, with the mechanism "XCLIENT". [XCLIENTInfo] has the rest. What a command
+// doesn't tell is unknown, since it may be of another client than the one before it. Only the
+// addresses stay where it tells none, and with that of the client its port and name.
+// ADDR=[UNAVAILABLE] makes it 0.0.0.0, which is nobody's. Commands that have come in the same
+// breath count as one, since Dovecot splits a long one; that has no attribute twice.
+//
+// In a smtpproxy.Chain it stands before all that decides by who the client is, and is asked
+// about every command: with a smtpproxy.Mux, or Proxy.Commands, or a hook before it that
+// answers, it can't see what has stood between two XCLIENT.
 //
 // # Dangers
 //
 // Whoever may send it is whoever it likes to be: with LOGIN, any user. So nobody may who
-// isn't in Trust.
+// isn't in Trust. The zero value believes nobody.
 //   - A front end must be the only one who can connect from its address. Trust is judged by
 //     conn.Peer, which nothing that is told changes.
 //   - Front ends such as nginx and Dovecot hand everything on, once a client is logged in:
-//     its own XCLIENT, too. So behind one, another is believed only if the client that was told
-//     is in Trust as well, as in Postfix. A front end's clients must not be, and it must
-//     tell ADDR, and await the reply before it hands anything on.
+//     an XCLIENT of its own, too. So behind one, another is believed only if the client that
+//     was told is in Trust as well, as in Postfix. A front end's clients must not be, and it
+//     must tell ADDR, and await the reply before it hands anything on.
 //   - Where the listener beneath reads a PROXY header, conn.Peer is whom that names: the
-//     client, who isn't trusted, and nor is then a front end that sends both. From whom it
-//     takes such a header is to be kept as narrow as Trust.
+//     client, who isn't trusted. A front end sends one or the other. From whom the listener
+//     takes such a header has to be kept as narrow as Trust.
 //   - A front end that doesn't encode user names can be made to tell more by one of them: see
 //     RawLogin.
-//
-// In a smtpproxy.Chain it stands before all that decides by who the client is. It is to be asked about
-// every command: with a smtpproxy.Mux or Proxy.Commands that hide the others from it,
-// it can't see what stands between two XCLIENT. The zero value believes nobody.
 type XCLIENT struct {
 	// Trust has the networks of the front ends: of nobody else. A client on a unix socket,
 	// which has no address, is never in it, nor is one with an IPv6 zone.
 	Trust []netip.Prefix
 
-	// Attributes are those that are announced and taken; nil stands for all that
-	// are known: Postfix's NAME ADDR PORT PROTO HELO LOGIN REVERSE_NAME DESTADDR DESTPORT,
-	// and Dovecot's SESSION TTL TIMEOUT CLIENT-TRANSPORT DESTNAME FORWARD. Others in it
-	// are neither announced nor taken.
+	// Attributes are those that are announced and taken; nil stands for all that are
+	// known: Postfix's NAME ADDR PORT PROTO HELO LOGIN REVERSE_NAME DESTADDR DESTPORT, and
+	// Dovecot's SESSION TTL TIMEOUT CLIENT-TRANSPORT DESTNAME FORWARD. Others in it are
+	// neither announced nor taken.
 	Attributes []string
 
 	// Strict answers 501 to a command with other attributes. By default those are
 	// ignored, as Dovecot does: nginx sends its own without looking at what is announced.
 	Strict bool
 
-	// RawLogin takes LOGIN as it stands: nginx before 1.29.2 and Roundcube don't
-	// encode it. Otherwise it is decoded, if it can be, and the user admi+6E of such a front end
-	// comes out as admin. It implies Strict. A user name of theirs with a blank ends there, and
+	// RawLogin takes LOGIN as it stands, for front ends that don't encode it: nginx before
+	// 1.29.2 and Roundcube. Otherwise it is decoded, if it can be, and their user admi+6E
+	// comes out as admin. It implies Strict: a name of theirs with a blank ends there, and
 	// what follows counts as further attributes. So Attributes should have those alone
-	// that the front end sends each time, which are LOGIN and ADDR, and NAME with nginx: what a
+	// that the front end sends each time, LOGIN and ADDR, and NAME with nginx: whatever a
 	// name could add is then one too many, and refused.
 	RawLogin bool
 }

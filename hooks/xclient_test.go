@@ -103,6 +103,11 @@ func TestWhatNoConnectionHasRoomForIsInXCLIENTInfo(t *testing.T) {
 	if got := hooks.XCLIENTInfoOf(s.Context()); got != want {
 		t.Errorf("%v\n%+v, want\n%+v", s.Reply(), got, want)
 	}
+	masked := fromFront(&hooks.XCLIENT{Trust: frontEnds})
+	masked.Send("XCLIENT SESSION=a+0Ab CLIENT-TRANSPORT=+1B DESTNAME=+FF FORWARD=+00 REVERSE_NAME=[UNAVAILABLE]")
+	if got := hooks.XCLIENTInfoOf(masked.Context()); got != (hooks.XCLIENTInfo{Session: "a?b", Transport: "?", DestName: "?", Forward: "?"}) {
+		t.Errorf("what isn't printable: %+v", got)
+	}
 	for _, refused := range []string{"XCLIENT SESSION=b TTL=0", "XCLIENT SESSION=b", "XCLIENT"} {
 		s.Send(refused) // by the client told, who isn't trusted
 		if got := hooks.XCLIENTInfoOf(s.Context()); got != want {
@@ -428,5 +433,27 @@ func TestConnectIsAskedAboutTheClientThatWasTold(t *testing.T) {
 	s.Send("XCLIENT ADDR=203.0.113.66")
 	if got := s.Reply().String(); got != "554 5.0.0 Blocked" || !s.Closed() {
 		t.Errorf("got %s", got)
+	}
+}
+
+func TestABurstEndsWithEHLOEvenIfTheHookIsNotAskedAboutIt(t *testing.T) {
+	x := &hooks.XCLIENT{Trust: frontEnds}
+	pipelined := smtpproxy.Funcs{
+		OnCommand: func(ctx *smtpproxy.Context, cmd smtpproxy.Command, conn smtpproxy.Connection, txn smtpproxy.Transaction) (smtpproxy.Decision, error) {
+			cmd.Pipelined = true
+			return x.Command(ctx, cmd, conn, txn)
+		},
+		OnKeywords: x.Keywords,
+	}
+	s := proxytest.NewSession(&smtpproxy.Proxy{Hook: pipelined, Commands: []string{"XCLIENT"}})
+	s.Send("XCLIENT LOGIN=alice")
+	s.Send("XCLIENT NAME=client.example")
+	if got := s.Connection().Auth.Username; got != "alice" {
+		t.Errorf("a burst is no whole: %q", got)
+	}
+	s.Send("EHLO front.example")
+	s.Send("XCLIENT NAME=other.example")
+	if got := s.Connection().Auth.Username; s.Reply().Code != 220 || got != "" {
+		t.Errorf("another client: %v, %q", s.Reply(), got)
 	}
 }

@@ -11,17 +11,17 @@ import (
 // front tells where a message comes from: Postfix sends it as smtpd_proxy_filter's client,
 // and as smtp(8) and lmtp(8) with smtp_send_xforward_command, amavis sends it on. Unlike
 // [XCLIENT] it changes nothing but what [ForwardedOf] returns, for logs above all; who is
-// connected is still the one in front. It holds for one transaction, to the end of it: the first
-// command makes all unknown, further ones add to it.
+// connected is still the one in front. It holds for one transaction, to the end of it: the
+// first command makes all unknown, further ones add to it.
 //
-// The command is announced to those who may send it, and answered 550 to all others, 503 in a
-// transaction and 501 where it is malformed, which changes nothing. Attributes that aren't
+// The command is announced to those who may send it, and answered 550 to all others, 503 in
+// a transaction and 501 where it is malformed, which changes nothing. Attributes that aren't
 // known are ignored.
 //
 // What it tells is true as far as those in Trust tell the truth. Whoever decides by it
-// believes all who may connect from there. Trust is judged by conn.Peer; behind XCLIENT, which a
-// front end may follow up with whatever its client sends, the client that was told has to be
-// in Trust, too. The zero value believes nobody.
+// believes all who may connect from there. Trust is judged by conn.Peer; behind XCLIENT, which
+// a front end may follow up with whatever its client sends, the client that was told has to
+// be in Trust, too. The zero value believes nobody.
 type XFORWARD struct {
 	// Trust has the networks of the servers in front. A client on a unix socket, which
 	// has no address, is never in it, nor is one with an IPv6 zone.
