@@ -57,6 +57,7 @@ type world struct {
 	toldAuth  smtpproxy.Auth
 	told      map[string]string // with the last burst of XCLIENT
 	burst     bool              // it may go on
+	split     bool              // likewise, but only with something else: it may be Dovecot's
 	forwarded map[string]string // of the transaction; nil if nothing was
 }
 
@@ -93,8 +94,15 @@ func takes(list []said, before map[string]string, taken []string, strict bool) b
 
 // xclient returns the code that a command gets, and makes of the world what it says.
 func (w *world) xclient(list []said, active, pipelined bool) int {
-	burst, taken := w.burst, w.x.Attributes
-	w.burst = false
+	burst, split, taken := w.burst, w.split, w.x.Attributes
+	w.burst, w.split = false, false
+	repeats := slices.ContainsFunc(list, func(a said) bool { _, ok := w.told[a.name]; return ok })
+	names := map[string]bool{}
+	for _, a := range list {
+		repeats = repeats || names[a.name]
+		names[a.name] = true
+	}
+	burst = burst || split && !repeats && len(list) > 0
 	before := map[string]string{}
 	if burst {
 		before = w.told
@@ -114,6 +122,7 @@ func (w *world) xclient(list []said, active, pipelined bool) int {
 		}
 	}
 	w.told, w.burst = told, pipelined
+	w.split = !pipelined && (known(told, "SESSION") != "" || known(told, "TTL") != "")
 	if _, ok := told["ADDR"]; ok {
 		w.ip, w.port, w.ptr = told["ADDR"], known(told, "PORT"), known(told, "NAME")
 	}
@@ -144,7 +153,7 @@ var forwardable = []string{"NAME", "ADDR", "PORT", "HELO", "IDENT"}
 
 // xforward is likewise for XFORWARD.
 func (w *world) xforward(list []said, active bool) int {
-	w.burst = false
+	w.burst, w.split = false, false
 	switch {
 	case !w.trusts():
 		return 550
@@ -294,7 +303,7 @@ func (w *world) next(r *rand.Rand, s *proxytest.Session, pipelined bool) (line s
 	case n < 20:
 		return "XFORWARD " + args, w.xforward(list, active)
 	default:
-		w.burst = false
+		w.burst, w.split = false, false
 		others := []string{"EHLO front.example", "HELO front.example", "LHLO front.example", "MAIL FROM:<a@example.com>", "MAIL FROM:<a@example.com>",
 			"RCPT TO:<b@example.org>", "RCPT TO:<b@example.org>", "DATA", "DATA", "RSET", "NOOP", "STARTTLS", "AUTH PLAIN AGEAYg==", "XCLIENTS ADDR=203.0.113.7", "VRFY XCLIENT", "BDAT 3 LAST"}
 		return others[r.IntN(len(others))], 0

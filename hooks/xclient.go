@@ -24,8 +24,9 @@ import (
 // LOGIN is conn.Auth, with the mechanism "XCLIENT". [XCLIENTInfo] has the rest. What a command
 // doesn't tell is unknown, since it may be of another client than the one before it. Only the
 // addresses stay where it tells none, and with that of the client its port and name.
-// ADDR=[UNAVAILABLE] makes it 0.0.0.0, which is nobody's. Commands that have come in the same
-// breath count as one, since Dovecot splits a long one; that has no attribute twice.
+// ADDR=[UNAVAILABLE] makes it 0.0.0.0, which is nobody's. Dovecot splits a long command: so
+// those that have come in the same breath count as one, and so does one right behind another
+// that has told SESSION or TTL, which Dovecot alone does, if it tells something else.
 //
 // In a smtpproxy.Chain it stands before all that decides by who the client is, and is asked
 // about every command: with a smtpproxy.Mux, or Proxy.Commands, or a hook before it that
@@ -91,11 +92,22 @@ func XCLIENTInfoOf(ctx *smtpproxy.Context) XCLIENTInfo {
 
 // xclientState is what a connection remembers.
 type xclientState struct {
-	told xclientTold
-	// goesOn: the client has sent something behind its last command, XCLIENT, already. If
-	// that is XCLIENT again, it is a part of the same.
-	goesOn bool
+	told   xclientTold
+	goesOn continuation
 }
+
+// continuation tells whether XCLIENT right behind XCLIENT is a part of the same, and so the
+// front end's own, not what its client sends.
+type continuation uint8
+
+const (
+	isOver continuation = iota
+	// mayGoOn: it is, if it tells something else. This is Dovecot, whose octets may come
+	// one by one, but which greets before it hands its client's on. nginx may not.
+	mayGoOn
+	// goesOn: it is. It has been sent already.
+	goesOn
+)
 
 // xclientTold is what a front end has told.
 type xclientTold struct {
@@ -125,7 +137,7 @@ func (x *XCLIENT) attributes() []string {
 // and hides a server's own from all others.
 func (x *XCLIENT) Keywords(ctx *smtpproxy.Context, conn smtpproxy.Connection, kw *smtpproxy.Keywords) error {
 	if contains(x.Trust, conn.Peer.Addr()) {
-		smtpproxy.State[xclientState](ctx).goesOn = false
+		smtpproxy.State[xclientState](ctx).goesOn = isOver
 	}
 	if trusts(x.Trust, &conn) {
 		kw.Set("XCLIENT", strings.Join(x.attributes(), " "))
@@ -145,33 +157,53 @@ func (x *XCLIENT) Command(ctx *smtpproxy.Context, cmd smtpproxy.Command, conn sm
 		return nil, nil // who isn't trusted costs nothing
 	}
 	s := smtpproxy.State[xclientState](ctx)
-	goesOn := s.goesOn
-	s.goesOn = false
+	on := s.goesOn
+	s.goesOn = isOver
 	switch {
 	case !isXCLIENT:
 		return nil, nil
-	case !goesOn && !trusts(x.Trust, &conn):
+	}
+	if on == mayGoOn && s.told.repeats(cmd.Args()) {
+		on = isOver
+	}
+	switch {
+	case on == isOver && !trusts(x.Trust, &conn):
 		return notAuthorized("XCLIENT"), nil
 	case txn.Active:
 		return inTransaction(), nil
 	}
-	return x.believed(s, goesOn, &cmd, &conn), nil
+	return x.believed(s, on != isOver, &cmd, &conn), nil
 }
 
 // believed decides about a command of one who is believed. It has a frame of its own, since a
 // connection's goroutine keeps the stack that its commands need.
 //
 //go:noinline
-func (x *XCLIENT) believed(s *xclientState, goesOn bool, cmd *smtpproxy.Command, conn *smtpproxy.Connection) smtpproxy.Decision {
+func (x *XCLIENT) believed(s *xclientState, continues bool, cmd *smtpproxy.Command, conn *smtpproxy.Connection) smtpproxy.Decision {
 	var told xclientTold
-	if goesOn {
+	if continues {
 		told = s.told
 	}
 	if r := x.take(&told, cmd.Args()); r != nil {
 		return *r
 	}
-	s.told, s.goesOn = told, cmd.Pipelined
+	s.told = told
+	switch {
+	case cmd.Pipelined:
+		s.goesOn = goesOn
+	case told.info.Session != "" || told.info.TTL != 0:
+		s.goesOn = mayGoOn
+	}
 	return smtpproxy.Reply{Restart: told.whole(conn)}
+}
+
+// repeats tells whether a command has an attribute that was told already, or is malformed.
+func (t *xclientTold) repeats(args string) bool {
+	list, ok := attributesOf(args)
+	return !ok || slices.ContainsFunc(list, func(a attribute) bool {
+		i := slices.Index(xclientAttributes, a.name)
+		return i >= 0 && t.names&(1<<i) != 0
+	})
 }
 
 // take takes the attributes of a command. It returns a refusal if they make no sense.

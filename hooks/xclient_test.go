@@ -332,9 +332,9 @@ func TestXCLIENTIsRefusedInATransactionAndTakenBehindIt(t *testing.T) {
 func TestACommandThatStandsAloneIsOfAnotherClient(t *testing.T) {
 	s := fromFront(&hooks.XCLIENT{Trust: frontEnds})
 	for _, row := range []struct{ why, args, want string }{
-		{"the first", "ADDR=192.0.2.7 PORT=7 NAME=a.example LOGIN=alice PROTO=ESMTP HELO=a DESTADDR=198.51.100.25 DESTPORT=587 SESSION=a",
+		{"the first", "ADDR=192.0.2.7 PORT=7 NAME=a.example LOGIN=alice PROTO=ESMTP HELO=a DESTADDR=198.51.100.25 DESTPORT=587 TIMEOUT=1",
 			"192.0.2.7:7 (a.example) > 198.51.100.25:587, EHLO a, XCLIENT alice"},
-		{"the addresses stay, if nothing is told of them", "SESSION=b", "192.0.2.7:7 (a.example) > 198.51.100.25:587"},
+		{"the addresses stay, if nothing is told of them", "TIMEOUT=2", "192.0.2.7:7 (a.example) > 198.51.100.25:587"},
 		{"LOGIN and HELO are gone with another's address", "ADDR=192.0.2.8", "192.0.2.8:0 > 198.51.100.25:587"},
 	} {
 		s.Send("XCLIENT " + row.args)
@@ -455,5 +455,26 @@ func TestABurstEndsWithEHLOEvenIfTheHookIsNotAskedAboutIt(t *testing.T) {
 	s.Send("XCLIENT NAME=other.example")
 	if got := s.Connection().Auth.Username; s.Reply().Code != 220 || got != "" {
 		t.Errorf("another client: %v, %q", s.Reply(), got)
+	}
+}
+
+// Dovecot pipelines them, but with a line end in a packet of its own.
+func TestXCLIENTThatDovecotHasSplitCountsAsOne(t *testing.T) {
+	x := &hooks.XCLIENT{Trust: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}}
+	var info hooks.XCLIENTInfo
+	look := smtpproxy.HookFunc(func(ctx *smtpproxy.Context, _ smtpproxy.Command, _ smtpproxy.Connection, _ smtpproxy.Transaction) (smtpproxy.Decision, error) {
+		info = hooks.XCLIENTInfoOf(ctx)
+		return nil, nil
+	})
+	s := proxytest.NewSession(&smtpproxy.Proxy{Hook: smtpproxy.Chain(x, look)})
+	s.Send("XCLIENT HELO=client.example PROTO=ESMTP LOGIN=alice TTL=4 PORT=7777 ADDR=198.51.100.7 SESSION=abc")
+	s.Send("XCLIENT FORWARD=" + strings.Repeat("a", 800))
+	s.Send("EHLO front.example")
+	conn := s.Connection()
+	if conn.RemoteIP.String() != "198.51.100.7" || conn.RemotePort != 7777 || conn.Auth.Username != "alice" || info.Session != "abc" || len(info.Forward) != 800 {
+		t.Errorf("%s\n%+v\n%+v", s.Transcript(), conn, info)
+	}
+	if s.Send("XCLIENT LOGIN=root"); s.Reply().Code != 550 {
+		t.Error("the client may send it:", s.Transcript())
 	}
 }
