@@ -57,10 +57,14 @@ func (k *client) startTLS() {
 	k.Conn = textproto.NewConn(k.c)
 }
 
-// auth is a client that says who it is.
-func (k *client) auth() {
+// authPlain is the command by which a client says who it is.
+func authPlain(user string) string {
+	return "AUTH PLAIN " + base64.StdEncoding.EncodeToString([]byte("\x00"+user+"\x00"+password))
+}
+
+func (k *client) login(user string) {
 	k.t.Helper()
-	k.say("AUTH PLAIN "+base64.StdEncoding.EncodeToString([]byte("\x00"+user+"\x00"+password)), 235)
+	k.say(authPlain(user), 235)
 }
 
 const text = "Subject: hello\r\n\r\nHello\r\n..\r\n"

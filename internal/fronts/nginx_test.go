@@ -5,7 +5,6 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
-	"encoding/base64"
 	"encoding/pem"
 	"io"
 	"log"
@@ -172,7 +171,6 @@ const nginxPrelude = "EHLO front.example\r\n"
 func TestBehindNginxTheServerSeesItsClients(t *testing.T) {
 	s := serve(t, serverOptions{})
 	n := startNginx(t, s)
-	authPlain := "AUTH PLAIN " + base64.StdEncoding.EncodeToString([]byte("\x00"+user+"\x00"+password)) + "\r\n"
 	xclientLogin := smtpproxy.Auth{Mechanism: "XCLIENT", Username: user}
 	for _, test := range []struct {
 		why   string
@@ -225,7 +223,7 @@ func TestBehindNginxTheServerSeesItsClients(t *testing.T) {
 		{
 			// nginx doesn't tell LOGIN then, but authenticates.
 			why: "AUTH at nginx, and at the server", addr: n.passOn, from: "127.0.0.5", steps: "EHLO AUTH",
-			sent: "XCLIENT ADDR=127.0.0.5 NAME=[UNAVAILABLE]\r\nEHLO c.example\r\n" + authPlain, helo: "EHLO",
+			sent: "XCLIENT ADDR=127.0.0.5 NAME=[UNAVAILABLE]\r\nEHLO c.example\r\n" + authPlain(user) + "\r\n", helo: "EHLO",
 			auth: smtpproxy.Auth{Mechanism: "PLAIN", Username: user},
 		},
 	} {
@@ -235,7 +233,7 @@ func TestBehindNginxTheServerSeesItsClients(t *testing.T) {
 			for step := range strings.FieldsSeq(test.steps) {
 				switch step {
 				case "AUTH":
-					k.auth()
+					k.login(user)
 				case "STARTTLS":
 					k.startTLS()
 				default:
@@ -316,7 +314,7 @@ func TestNginxThatIsNotTrustedGetsNoFurther(t *testing.T) {
 			k.say("MAIL FROM:<sender@example.org>", 250) // nginx's own reply
 			k.say("RCPT TO:<rcpt@example.com>", 451)
 		} else {
-			k.say("AUTH PLAIN "+base64.StdEncoding.EncodeToString([]byte("\x00"+user+"\x00"+password)), 451)
+			k.say(authPlain(user), 451)
 		}
 	}
 	if commands := s.commands(); slices.ContainsFunc(commands, func(line string) bool {
@@ -339,7 +337,7 @@ func TestClientsOfNginxCannotSpeakForIt(t *testing.T) {
 			k.say("RCPT TO:<rcpt@example.com>", 250)
 			k.say("RSET", 250)
 		} else {
-			k.auth()
+			k.login(user)
 		}
 		k.say("XCLIENT LOGIN=root ADDR=192.0.2.1", 550)
 		k.say("XFORWARD ADDR=192.0.2.1", 550)
