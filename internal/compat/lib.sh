@@ -1,4 +1,4 @@
-# What clients.sh and tlsclients.sh have in common: setting up, servers, messages,
+# What the scripts beside this one have in common: setting up, servers, messages,
 # and how each client is called. To be sourced by bash.
 set -euo pipefail
 

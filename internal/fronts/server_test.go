@@ -127,11 +127,12 @@ func serve(t *testing.T, o serverOptions) *server {
 	served := make(chan error, 1)
 	go func() { served <- gosmtp.Serve(srv, recordingListener{l, s}, p) }()
 	t.Cleanup(func() {
+		l.Close() // go-smtp may not know of it yet
 		srv.Close()
 		<-served
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		if t.Failed() {
+		if t.Failed() && len(s.dialogue) > 0 {
 			t.Logf("the server's dialogues:\n%s", strings.Join(s.dialogue, "\n"))
 		}
 	})

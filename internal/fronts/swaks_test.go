@@ -34,6 +34,7 @@ func swaks(t *testing.T, s *server, options ...string) (status int, printed stri
 }
 
 func TestSwaksTellsTheServerWhoseConnectionItIs(t *testing.T) {
+	program.Need(t, "swaks")
 	s := serve(t, serverOptions{})
 	for _, test := range []struct {
 		why     string
@@ -120,6 +121,7 @@ func TestSwaksTellsTheServerWhoseConnectionItIs(t *testing.T) {
 }
 
 func TestSwaksIsRefusedWhatItMayNotSay(t *testing.T) {
+	program.Need(t, "swaks")
 	trusting := &hooks.XCLIENT{Trust: trusted}
 	nobody := new(hooks.XCLIENT)
 	strict := &hooks.XCLIENT{Trust: trusted, Strict: true}

@@ -30,7 +30,7 @@ var missing struct {
 	why []string
 }
 
-// Main runs the tests of a package, tells in one line what they have left out, and returns
+// Main runs the tests of a package, tells in one line why some were skipped, and returns
 // the exit status.
 func Main(m *testing.M) int {
 	flag.Parse()
@@ -40,7 +40,7 @@ func Main(m *testing.M) int {
 	}
 	code := m.Run()
 	if len(missing.why) > 0 {
-		fmt.Println("left out, since not everything is installed (internal/compat/fronts.sh does that):", strings.Join(missing.why, "; "))
+		fmt.Println("left out, which internal/compat/fronts.sh doesn't:", strings.Join(missing.why, "; "))
 	}
 	return code
 }
@@ -119,9 +119,14 @@ func Write(t testing.TB, name, content string) string {
 }
 
 // Port returns a port that is free on 127.0.0.1 and ::1, and isn't one that the system
-// gives to clients.
+// gives to clients. It skips the test if there is no IPv6.
 func Port(t testing.TB) string {
 	t.Helper()
+	l, err := net.Listen("tcp", "[::1]:0")
+	if err != nil {
+		LeaveOut(t, "there is no ::1")
+	}
+	l.Close()
 	for range 100 {
 		port := strconv.Itoa(20000 + rand.IntN(12000))
 		free := true
