@@ -65,7 +65,7 @@ func TestSwaksTellsTheServerWhoseConnectionItIs(t *testing.T) {
 			smtpproxy.Connection{RemoteIP: netip.MustParseAddr("192.0.2.7")},
 		},
 		{
-			"an attribute that isn't announced", "--xclient-no-verify --xclient-reverse-name client.example --xclient-addr 192.0.2.7",
+			"the name in the reverse DNS", "--xclient-reverse-name client.example --xclient-addr 192.0.2.7",
 			[]string{"XCLIENT REVERSE_NAME=client.example ADDR=192.0.2.7"},
 			smtpproxy.Connection{RemoteIP: netip.MustParseAddr("192.0.2.7")},
 		},
@@ -124,7 +124,7 @@ func TestSwaksIsRefusedWhatItMayNotSay(t *testing.T) {
 	program.Need(t, "swaks")
 	trusting := &hooks.XCLIENT{Trust: trusted}
 	nobody := new(hooks.XCLIENT)
-	strict := &hooks.XCLIENT{Trust: trusted, Strict: true}
+	strict := &hooks.XCLIENT{Trust: trusted, Strict: true, Attributes: []string{"NAME", "ADDR"}}
 	for _, test := range []struct {
 		why     string
 		xclient *hooks.XCLIENT
