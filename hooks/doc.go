@@ -9,7 +9,7 @@
 // For clients that can't do better:
 //
 //   - [Rewrite] changes command lines by a table;
-//   - [StripParameters] and [SetParameter] change parameters of MAIL and RCPT;
+//   - [StripParameters] and [AddParameter] change parameters of MAIL and RCPT;
 //   - [RepairHELO] gives a client a name that has none, or a bad one.
 //
 // Each is a smtpproxy.Hook, to be put together with others by smtpproxy.Chain and

@@ -38,6 +38,7 @@ func (h *RepairHELO) Command(_ *smtpproxy.Context, cmd smtpproxy.Command, conn s
 
 // literal returns an address literal (RFC 5321 section 4.1.3), or what stands for none.
 func literal(ip netip.Addr) string {
+	ip = ip.Unmap()
 	switch {
 	case !ip.IsValid():
 		return "localhost" // on a unix socket

@@ -2,6 +2,7 @@ package hooks
 
 import (
 	"regexp"
+	"strings"
 
 	"github.com/seed3262c777/smtpproxy"
 )
@@ -17,20 +18,25 @@ type Rewrite []RewriteRule
 
 // RewriteRule is a rule of a Rewrite.
 type RewriteRule struct {
-	// Verb is that of the commands that the rule is for, in upper case; empty is every
+	// Verb is that of the commands that the rule is for, in any case; empty is every
 	// line, also one without a verb.
 	Verb string
 
-	// Match is found in the line. With the verb MAIL or RCPT, it is looked for in what
-	// stands before the parameters, which stay: "RCPT TO:<bob@example.org>". (A command that
-	// servers may read in different ways has no parameters here.)
+	// Match is found in the line; nil is in every one. With the verb MAIL or RCPT, it is
+	// looked for in what stands before the parameters: "RCPT TO:<bob@example.org>". (A
+	// command that servers may read in different ways has no parameters here: see
+	// StripParameters.)
 	Match *regexp.Regexp
 
-	// To takes the place of the whole line, but for parameters that stay. $1 in it is what
-	// the first group has matched (see regexp.Regexp.Expand). If that comes to nothing, the
-	// line stays as it is. The result has to be a command: else it is a failure.
+	// To takes the place of the whole line. $1 in it is what the first group has matched,
+	// and $0 all that has (see regexp.Regexp.Expand). If that comes to nothing, the line stays
+	// as it is. With the verb MAIL or RCPT, parameters stay behind it, if it has the
+	// same verb. The result has to be a command: else it is a failure.
 	To string
 }
+
+// whole matches all of a line.
+var whole = regexp.MustCompile(`(?s)^.*$`)
 
 // Command implements smtpproxy.Hook.
 func (r Rewrite) Command(_ *smtpproxy.Context, cmd smtpproxy.Command, _ smtpproxy.Connection, _ smtpproxy.Transaction) (smtpproxy.Decision, error) {
@@ -40,24 +46,30 @@ func (r Rewrite) Command(_ *smtpproxy.Context, cmd smtpproxy.Command, _ smtpprox
 	verb := cmd.Verb()
 	for i := range r {
 		rule := &r[i]
-		if rule.Verb != "" && rule.Verb != verb {
-			continue
-		}
-		line, params := cmd.Line, []string(nil)
-		if rule.Verb == "MAIL" || rule.Verb == "RCPT" {
-			if path, list, ok := cutParameters(cmd.Line); ok {
-				line, params = path, list
+		line, params, match := cmd.Line, "", rule.Match
+		if rule.Verb != "" {
+			if !strings.EqualFold(rule.Verb, verb) {
+				continue
+			}
+			if path, rest, ok := cutParameters(cmd); ok {
+				line, params = path, rest
 			}
 		}
-		found := rule.Match.FindStringSubmatchIndex(line)
+		if match == nil {
+			match = whole
+		}
+		found := match.FindStringSubmatchIndex(line)
 		if found == nil {
 			continue
 		}
-		to := string(rule.Match.ExpandString(nil, rule.To, line, found))
+		to := string(match.ExpandString(nil, rule.To, line, found))
 		if to == "" {
 			return nil, nil
 		}
-		return smtpproxy.Pass{Command: withParameters(to, params)}, nil
+		if (smtpproxy.Command{Line: to}).Verb() == verb {
+			to += params
+		}
+		return smtpproxy.Pass{Command: to}, nil
 	}
 	return nil, nil
 }
