@@ -16,15 +16,13 @@ import (
 	"log"
 	"log/slog"
 	"net"
-	"os"
-	"os/signal"
 	"regexp"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/emersion/go-smtp"
 	"github.com/seed3262c777/smtpproxy"
+	"github.com/seed3262c777/smtpproxy/examples/internal/demo"
 	"github.com/seed3262c777/smtpproxy/gosmtp"
 )
 
@@ -71,14 +69,19 @@ func describe(cmd smtpproxy.Command, d smtpproxy.Decision, err error) string {
 	return "pass"
 }
 
-func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	if err := run(ctx, os.Args[1:], os.Stdout); err != nil {
-		fmt.Fprintln(os.Stderr, "quickstart:", err)
-		os.Exit(1)
-	}
+// dialogue is the built-in client's session.
+var dialogue = []demo.Step{
+	{Send: "", Want: "220 "}, // the greeting comes by itself
+	{Send: "EHLO client.example.org", Want: "250 "},
+	{Send: "PING", Want: "250 2.0.0 PONG"},
+	{Send: "MAIL FROM:<sender@example.org> XOORG=example.org", Want: "250 "},
+	{Send: "RCPT TO:<one@example.com>", Want: "250 "},
+	{Send: "DATA", Want: "354 "},
+	{Send: "Subject: quickstart\n\nHello!\n.", Want: "250 "},
+	{Send: "QUIT", Want: "221 "},
 }
+
+func main() { demo.Main("quickstart", run) }
 
 func run(ctx context.Context, args []string, stdout io.Writer) error {
 	flags := flag.NewFlagSet("quickstart", flag.ExitOnError)
@@ -90,37 +93,24 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 	if err != nil {
 		return fmt.Errorf("%w (-addr takes another address)", err)
 	}
-	defer l.Close()
 	out := log.New(stdout, "", 0) // one line at a time, from any goroutine
 	out.Println("listening on", l.Addr())
 
 	server := newServer(out)
-	served := make(chan error, 1)
-	go func() {
-		p := &smtpproxy.Proxy{
-			Hook:   logged(smtpproxy.HookFunc(hook), out),
-			Logger: slog.Default(), // tells why, if the hook fails
-		}
-		served <- gosmtp.Serve(server, l, p)
-	}()
-
-	err = converse(ctx, l.Addr().String(), out)
-	if err == nil && !*once {
-		out.Println("serving other clients until interrupted; for one of yours:")
-		out.Printf("    printf 'EHLO me.example\\r\\nPING\\r\\nQUIT\\r\\n' | nc %s", strings.Replace(l.Addr().String(), ":", " ", 1))
-		select {
-		case <-ctx.Done():
-		case err = <-served:
-			return err
-		}
+	p := &smtpproxy.Proxy{
+		Hook:   logged(smtpproxy.HookFunc(hook), out),
+		Logger: slog.Default(), // tells why, if the hook fails
 	}
-	l.Close()
-	server.Close()
-	<-served
-	if ctx.Err() != nil {
-		return nil // interrupted, as it should be
+	serve := func() error { return gosmtp.Serve(server, l, p) }
+	client := func() error {
+		err := demo.Play(ctx, l.Addr().String(), out, dialogue...)
+		if err == nil && !*once {
+			out.Println("serving other clients until interrupted; for one of yours:")
+			out.Printf("    printf 'EHLO me.example\\r\\nPING\\r\\nQUIT\\r\\n' | nc %s", strings.Replace(l.Addr().String(), ":", " ", 1))
+		}
+		return err
 	}
-	return err
+	return demo.Run(ctx, l, server, serve, client, *once)
 }
 
 // newServer returns a go-smtp server as anybody would write it. Nothing in it

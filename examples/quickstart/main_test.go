@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/seed3262c777/smtpproxy"
+	"github.com/seed3262c777/smtpproxy/examples/internal/demo"
 	"github.com/seed3262c777/smtpproxy/gosmtp"
 )
 
@@ -86,7 +87,7 @@ func TestADialogueThatGoesWrongIsAnError(t *testing.T) {
 	server := newServer(out)
 	defer server.Close()
 	go gosmtp.Serve(server, l, &smtpproxy.Proxy{}) // no hook: PING gets 500
-	err = converse(t.Context(), l.Addr().String(), out)
+	err = demo.Play(t.Context(), l.Addr().String(), out, dialogue...)
 	if err == nil || !strings.Contains(err.Error(), `"PING"`) {
 		t.Errorf("error %v, want one about PING", err)
 	}

@@ -24,6 +24,7 @@ import (
 
 	"github.com/emersion/go-smtp"
 	"github.com/seed3262c777/smtpproxy"
+	"github.com/seed3262c777/smtpproxy/examples/internal/demo"
 	"github.com/seed3262c777/smtpproxy/gosmtp"
 )
 
@@ -47,7 +48,7 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 	once := flags.Bool("once", false, "exit after the built-in client's two sessions")
 	flags.Parse(args)
 
-	cert, certPEM, err := newCertificate()
+	cert, certPEM, err := demo.NewCertificate()
 	if err != nil {
 		return err
 	}

@@ -19,6 +19,7 @@ import (
 
 	"github.com/emersion/go-sasl"
 	"github.com/emersion/go-smtp"
+	"github.com/seed3262c777/smtpproxy/examples/internal/demo"
 )
 
 // server is the program, run in a goroutine.
@@ -303,7 +304,7 @@ func TestASCRAMClientMustAnswerTheServersSignatureWithNothing(t *testing.T) {
 
 func TestAClientsCertificateIsLoggedWithItsVerifyNumber(t *testing.T) {
 	s := start(t)
-	cert, _, err := newCertificate()
+	cert, _, err := demo.NewCertificate()
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,4 +1,4 @@
-package main
+package demo
 
 import (
 	"crypto/ecdsa"
@@ -12,9 +12,9 @@ import (
 	"time"
 )
 
-// newCertificate makes a key, and a certificate for localhost that it signs
+// NewCertificate makes a key, and a certificate for localhost that it signs
 // itself. A real server has one from an authority that clients trust already.
-func newCertificate() (cert tls.Certificate, certPEM []byte, err error) {
+func NewCertificate() (cert tls.Certificate, certPEM []byte, err error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return cert, nil, err
