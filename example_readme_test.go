@@ -79,12 +79,16 @@ func TestTheGoCodeInTheREADMEIsCompiled(t *testing.T) {
 // An example that uses what another file declares can't be copied, and isn't shown as
 // a whole by godoc.
 func TestEachExampleIsCompleteByItself(t *testing.T) {
-	paths, err := filepath.Glob("example_*_test.go")
-	if err != nil {
-		t.Fatal(err)
+	var paths []string
+	for _, pattern := range []string{"example_*_test.go", "*/example_test.go", "*/example_*_test.go"} {
+		matches, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		paths = append(paths, matches...)
 	}
 	examples := 0
-	for _, path := range append(paths, "gosmtp/example_test.go", "proxytest/example_test.go") {
+	for _, path := range paths {
 		file, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ParseComments)
 		if err != nil {
 			t.Fatal(err)
@@ -104,15 +108,32 @@ func TestEachExampleIsCompleteByItself(t *testing.T) {
 func TestTheFilesThatTheDocumentsLinkToExist(t *testing.T) {
 	code := regexp.MustCompile("`[^`]*`")
 	link := regexp.MustCompile(`\]\(([^)#:]+)(?:#[^)]*)?\)`)
-	for _, name := range []string{"README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"} {
+	for _, name := range []string{"README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "examples/README.md"} {
 		text, err := os.ReadFile(name)
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, m := range link.FindAllSubmatch(code.ReplaceAll(text, nil), -1) {
-			if _, err := os.Stat(string(m[1])); err != nil {
+			if _, err := os.Stat(filepath.Join(filepath.Dir(name), string(m[1]))); err != nil {
 				t.Errorf("%s: %v", name, err)
 			}
+		}
+	}
+}
+
+func TestEachExampleIsInTheTableOfThem(t *testing.T) {
+	table, err := os.ReadFile("examples/README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	programs, err := filepath.Glob("examples/*/main.go")
+	if err != nil || len(programs) == 0 {
+		t.Fatal(programs, err)
+	}
+	for _, program := range programs {
+		name := filepath.Base(filepath.Dir(program))
+		if !strings.Contains(string(table), "| ["+name+"]("+name+") |") {
+			t.Errorf("there is no %s", name)
 		}
 	}
 }
