@@ -2,6 +2,7 @@ package main
 
 import (
 	"bytes"
+	"log/slog"
 	"regexp"
 	"strings"
 	"testing"
@@ -43,14 +44,24 @@ $`)
 	}
 }
 
-func newSession() *proxytest.Session {
+// newSession returns a session, of which the library must have nothing to complain.
+func newSession(t *testing.T) *proxytest.Session {
+	var complaints bytes.Buffer
+	t.Cleanup(func() {
+		if complaints.Len() > 0 {
+			t.Errorf("the log has\n%s", &complaints)
+		}
+	})
 	var mux smtpproxy.Mux
 	mux.Extend("XPING", "XPING", smtpproxy.HookFunc(ping))
-	return proxytest.NewSession(&smtpproxy.Proxy{Hook: smtpproxy.Chain(german{}, &mux)})
+	return proxytest.NewSession(&smtpproxy.Proxy{
+		Hook:   smtpproxy.Chain(german{}, &mux),
+		Logger: slog.New(slog.NewTextHandler(&complaints, nil)),
+	})
 }
 
 func TestEachGermanCommandIsOneOfTheServers(t *testing.T) {
-	s := newSession()
+	s := newSession(t)
 	for _, tt := range []struct{ line, want, reply string }{
 		{"hallo client.example", "EHLO client.example", "250 XPING"},
 		{"Post von: <a@example.org> SIZE=1", "MAIL FROM: <a@example.org> SIZE=1", "250 2.1.0 In Ordnung"},
@@ -83,7 +94,7 @@ func TestEachGermanCommandIsOneOfTheServers(t *testing.T) {
 }
 
 func TestClientsThatSpeakEnglishNoticeNothing(t *testing.T) {
-	s := newSession()
+	s := newSession(t)
 	for _, tt := range []struct{ line, reply string }{
 		{"EHLO client.example", "250 XPING"},
 		{"XPING 1", "250 2.0.0 pong 1"},

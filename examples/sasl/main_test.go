@@ -94,6 +94,7 @@ func TestWhoKnowsThePasswordMaySendMail(t *testing.T) {
 			t.Errorf("%s: MAIL got %v", tt.why, s.Reply())
 		}
 	}
+	s.Send("RSET")
 	if s.Send("AUTH CRAM-MD5"); s.Reply().Code != 503 {
 		t.Errorf("a second time: %v", s.Reply())
 	}
