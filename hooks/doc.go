@@ -12,6 +12,11 @@
 //   - [StripParameters] and [AddParameter] change parameters of MAIL and RCPT;
 //   - [RepairHELO] gives a client a name that has none, or a bad one.
 //
+// Against too much of anything:
+//
+//   - [Limits] bounds what clients do, on a connection, from a network, as a sender, as a login;
+//     a [Store] keeps count, in memory ([MemoryStore]) or for several servers.
+//
 // Each is a smtpproxy.Hook, to be put together with others by smtpproxy.Chain and
 // smtpproxy.Mux. None writes to itself: one value serves all connections, and what a hook
 // remembers of one it keeps with smtpproxy.State.
