@@ -18,4 +18,7 @@ require (
 	golang.org/x/sync v0.17.0 // indirect
 )
 
-require golang.org/x/tools v0.38.0
+require (
+	golang.org/x/time v0.14.0
+	golang.org/x/tools v0.38.0
+)

@@ -1,6 +1,7 @@
 package hooks
 
 import (
+	"math"
 	"strings"
 	"time"
 
@@ -142,7 +143,7 @@ func (h *limiter) reply(ctx *smtpproxy.Context, x *smtpproxy.Exchange) {
 		r := &h.rules[i]
 		n := 0
 		if r.What == Octets {
-			n = int(min(octets, endless))
+			n = int(min(octets, math.MaxInt))
 		} else if !s.refused {
 			n = r.What.in(x)
 		}
@@ -208,7 +209,7 @@ func (h *limiter) disconnect(ctx *smtpproxy.Context, end *smtpproxy.End) {
 	}
 	if rest := end.Received - s.lines - s.content; rest > 0 {
 		for _, p := range s.sending {
-			a.charge(p.rule, p.who, int(min(rest, endless)))
+			a.charge(p.rule, p.who, int(min(rest, math.MaxInt)))
 		}
 	}
 }
