@@ -29,8 +29,8 @@ import (
 // It is no guard against who sends slowly, or nothing: see smtpproxy.Proxy.CommandTimeout
 // and MinDataRate, and MaxErrors, MaxCommands and MaxRecipients, which need no hook.
 type Limits struct {
-	// Limits are asked in order. The first that is exceeded, and refuses, decides; of those
-	// that delay, the longest delay counts.
+	// Limits are all asked. Of those that are exceeded, one that closes the connection decides,
+	// else the first that refuses; the longest delay counts.
 	Limits []Limit
 
 	// Exempt has the networks of clients that are neither counted nor refused: those of a

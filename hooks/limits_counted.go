@@ -22,8 +22,8 @@ const (
 	// own. In LMTP, each status of a message counts.
 	Errors
 
-	// UnknownVerbs are lines that are answered 500 or 502, unless with a verb of SMTP's
-	// that each server knows of, offered or not.
+	// UnknownVerbs are lines that are answered 500 to 502, but for those with a verb of SMTP's
+	// own, such as HELP, whether the server has it or not. (go-smtp answers 501 to some.)
 	UnknownVerbs
 
 	// WrongRecipients are RCPT commands, within a transaction, that are refused for good (5xx).

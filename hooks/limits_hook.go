@@ -22,9 +22,7 @@ func (h *limiter) connect(ctx *smtpproxy.Context, conn *smtpproxy.Connection) (s
 			continue
 		}
 		who, _ := s.who(r, conn, nil)
-		if a.holds(i, who, !s.exempt); a.over() {
-			break
-		}
+		a.holds(i, who, !s.exempt)
 	}
 	return a.decision()
 }
@@ -57,12 +55,11 @@ func (h *limiter) command(ctx *smtpproxy.Context, cmd *smtpproxy.Command, conn *
 				s.sending = append(s.sending, pending{i, who})
 			}
 		}
-		if a.over() {
-			s.giveBack(&a)
-			s.end()
-			s.refused = true
-			break
-		}
+	}
+	if a.refuses() {
+		s.giveBack(&a)
+		s.end()
+		s.refused = true
 	}
 	return a.decision()
 }
@@ -163,7 +160,7 @@ func (c Counted) in(x *smtpproxy.Exchange) int {
 	switch c {
 	case Errors:
 	case UnknownVerbs:
-		is = (code == 500 || code == 502) && !x.Command.SASL && !isKnown(verb)
+		is = code >= 500 && code <= 502 && !x.Command.SASL && !isKnown(verb)
 	case WrongRecipients:
 		is = code >= 500 && verb == "RCPT" && x.Transaction.Active
 	case FailedAUTH:
@@ -224,8 +221,8 @@ type asking struct {
 	err   error
 }
 
-// over tells whether it is decided.
-func (a *asking) over() bool { return a.err != nil || a.found && !a.v.passes }
+// refuses tells whether what is asked about is refused.
+func (a *asking) refuses() bool { return a.err != nil || a.found && !a.v.passes }
 
 func (a *asking) decision() (smtpproxy.Decision, error) {
 	switch {
@@ -241,20 +238,28 @@ func (a *asking) decision() (smtpproxy.Decision, error) {
 	return r, nil
 }
 
-// decide adds a decision.
+// decide adds a decision to those before: the first that refuses counts, but for one that
+// closes behind it.
 func (a *asking) decide(v verdict) {
-	v.delay = max(v.delay, a.v.delay)
-	a.v, a.found = v, true
+	delay := max(v.delay, a.v.delay)
+	if !a.refuses() || v.closes() && !a.v.closes() {
+		a.v, a.found = v, true
+	}
+	a.v.delay = delay
 }
 
 // takes takes n tokens of a limit, or decides what is done without.
 func (a *asking) takes(i int, who string, n int) {
 	r := &a.h.rules[i]
+	isGivenBack := r.What == Recipients || r.What == Messages
+	if isGivenBack && a.refuses() {
+		n = 0
+	}
 	ok, known := a.take(i, who, n)
 	switch {
 	case !ok:
 		a.exceeded(r, who)
-	case known && n > 0 && (r.What == Recipients || r.What == Messages):
+	case known && n > 0 && isGivenBack:
 		a.s.pending = append(a.s.pending, pending{i, who})
 	}
 }

@@ -111,6 +111,11 @@ type verdict struct {
 	delay   time.Duration
 }
 
+// closes tells whether it closes the connection.
+func (v *verdict) closes() bool {
+	return !v.passes && (v.refusal.Disconnect || v.refusal.Code == 421)
+}
+
 // verdictOf returns what a decision comes to that isn't nil, if it is one to refuse, or to
 // pass as it is.
 func verdictOf(d smtpproxy.Decision) (v verdict, err error) {
