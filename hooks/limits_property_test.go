@@ -262,9 +262,9 @@ var limitsLines = []string{
 }
 
 func TestRandomLimitsDoWhatAModelSays(t *testing.T) {
-	seeds := uint64(3000)
+	seeds := uint64(1000)
 	if testing.Short() {
-		seeds = 300
+		seeds = 200
 	}
 	refused, passed := 0, 0
 	for seed := range seeds {

@@ -3,8 +3,6 @@ package hooks_test
 import (
 	"context"
 	"fmt"
-	"runtime"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -36,45 +34,6 @@ func bucketOf(client int) hooks.Bucket {
 }
 
 const million = 1_000_000
-
-// heap is how much there is, and is needed.
-func heap() uint64 {
-	runtime.GC()
-	runtime.GC()
-	var m runtime.MemStats
-	runtime.ReadMemStats(&m)
-	return m.HeapAlloc
-}
-
-func TestAMillionClientsAreAllKnownInTheMemoryThatTheDocsName(t *testing.T) {
-	before := heap()
-	s := new(hooks.MemoryStore)
-	for i := range million {
-		take(t, s, bucketOf(i), 2)
-	}
-	used := heap() - before
-	t.Logf("%.1f MiB, %.1f octets a client", float64(used)/(1<<20), float64(used)/million)
-	if used > 64<<20 {
-		t.Errorf("a million clients take %d octets", used)
-	}
-	for i := range million {
-		if take(t, s, bucketOf(i), 0) {
-			t.Fatalf("client %d is forgotten", i)
-		}
-	}
-
-	// Any number of others, with names of any length, changes nothing.
-	long := strings.Repeat("x", 1000)
-	for i := range million {
-		b := bucketOf(i)
-		b.Who += long
-		charge(t, s, b, 1)
-	}
-	if used := heap() - before; used > 64<<20 {
-		t.Errorf("two million clients take %d octets", used)
-	}
-	runtime.KeepAlive(s)
-}
 
 func TestABucketThatIsFullIsForgottenBeforeOneThatIsNot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
