@@ -28,6 +28,7 @@ type options struct {
 	bulk    int           // MiB of a large message
 	long    int           // commands of a long connection
 	large   int           // recipients of a large transaction
+	clients []int         // that limits know
 	counts  [2]int        // messages in the two runs that system calls are counted in
 	log     io.Writer     // progress and notes
 }
@@ -42,6 +43,7 @@ func thorough() options {
 		bulk:    10,
 		long:    1_000_000,
 		large:   10_000,
+		clients: []int{1_000, 1_000_000},
 		counts:  [2]int{50, 250},
 		log:     os.Stderr,
 	}
@@ -58,6 +60,7 @@ func quick() options {
 		bulk:    1,
 		long:    10_000,
 		large:   1_000,
+		clients: []int{1_000},
 		counts:  [2]int{5, 15},
 		log:     os.Stderr,
 	}

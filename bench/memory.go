@@ -21,13 +21,14 @@ var passing = &smtpproxy.Proxy{Hook: smtpproxy.HookFunc(pass)}
 type script struct {
 	net.Conn // for the methods that nobody calls
 	next     []byte
+	from     *net.TCPAddr
 }
 
 func (s *script) Read(p []byte) (int, error)       { return copy(p, s.next), nil }
 func (s *script) Write(p []byte) (int, error)      { return len(p), nil }
 func (s *script) Close() error                     { return nil }
 func (s *script) LocalAddr() net.Addr              { return &net.TCPAddr{} }
-func (s *script) RemoteAddr() net.Addr             { return &net.TCPAddr{} }
+func (s *script) RemoteAddr() net.Addr             { return s.from }
 func (s *script) SetReadDeadline(time.Time) error  { return nil }
 func (s *script) SetWriteDeadline(time.Time) error { return nil }
 func (s *script) SetDeadline(time.Time) error      { return nil }
@@ -48,8 +49,10 @@ type relay struct {
 
 var ok = []byte("250 2.0.0 OK\r\n")
 
-func openRelay(p *smtpproxy.Proxy) (*relay, error) {
-	client := new(script)
+func openRelay(p *smtpproxy.Proxy) (*relay, error) { return openRelayFrom(p, new(net.TCPAddr)) }
+
+func openRelayFrom(p *smtpproxy.Proxy, from *net.TCPAddr) (*relay, error) {
+	client := &script{from: from}
 	conn, err := p.Listener(once{client}).Accept()
 	if err != nil {
 		return nil, err

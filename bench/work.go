@@ -61,6 +61,9 @@ func workList(o *options) []work {
 		composed("a Mux", &smtpproxy.Proxy{Hook: muxOf()}, remark("-")),
 		composed("an observer", &smtpproxy.Proxy{Hook: smtpproxy.HookFunc(pass), Observers: []smtpproxy.Observer{observer}}, remark("-")),
 		composed("a hook that sees replies", &smtpproxy.Proxy{Hook: seesReplies}, remark("-")),
+	}
+	list = append(list, limitsWork(o)...)
+	list = append(list,
 		waitWork(o, waiting),
 		waitWork(o, delaying),
 		refusedWork(),
@@ -69,7 +72,7 @@ func workList(o *options) []work {
 		idleWork(o, observed, 4<<10),
 		transactionGrowth(o),
 		connectionGrowth(o),
-	}
+	)
 	return append(list, busyWork(o)...)
 }
 

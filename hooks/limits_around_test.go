@@ -90,6 +90,7 @@ func TestSendersThatNobodyKnowsForCertainAreOne(t *testing.T) {
 	say(t, s, "250 250 250 354 250", ehlo, "MAIL FROM:<a@b> FROM:<c@d>", rcpt, "DATA", ".")
 	say(t, s, "250 250 354 250", "MAIL FROM:<e@f> FROM:<g@h>", rcpt, "DATA", ".")
 	say(t, s, "250 459 459", "MAIL FROM:<i@j> FROM:<k@l>", rcpt, rcpt)
+	say(t, s, "250 250 250", "RSET", "MAIL FROM:<>", rcpt) // which is another one
 }
 
 func TestALoginIsTheSameInUpperAndLowerCase(t *testing.T) {
@@ -203,8 +204,20 @@ func TestRecipientsBehindARefusedSenderAreNotWrongOnes(t *testing.T) {
 }
 
 func TestLinesOfAnExchangeAreNoCommands(t *testing.T) {
-	s := limitsSession(limitsOf(hooks.Limit{What: hooks.Commands, Max: 3}, hooks.Limit{What: hooks.UnknownVerbs, Max: 1}))
+	s := limitsSession(limitsOf(hooks.Limit{What: hooks.Commands, Max: 3}))
 	say(t, s, "250 334 334 235 250 459", ehlo, "AUTH LOGIN", "YQ==", "YQ==", "NOOP", "NOOP")
+
+	s = limitsSession(limitsOf(hooks.Limit{What: hooks.UnknownVerbs, Max: 1}))
+	say(t, s, "250 334 501 250 500 459", ehlo, "AUTH LOGIN", "*", "NOOP", "XYZZY", "NOOP")
+
+	// Nor are they to a hook of one's own that hands all it gets on.
+	limited := limitsOf(hooks.Limit{What: hooks.Commands, Max: 1})
+	ctx := smtpproxy.NewContext(t.Context())
+	for range 3 {
+		if d, err := limited.Command(ctx, smtpproxy.Command{Line: "YQ==", SASL: true}, smtpproxy.Connection{}, smtpproxy.Transaction{}); d != nil || err != nil {
+			t.Error(d, err)
+		}
+	}
 
 	// What judges no password is no failed one.
 	s = limitsSession(limitsOf(hooks.Limit{What: hooks.FailedAUTH, Max: 2}))
@@ -293,4 +306,33 @@ func TestWhatOneLimitRefusesTheOthersCount(t *testing.T) {
 		s := limitsSession(limitsOf(limits...))
 		say(t, s, "250 250 250 452 452 452 421", ehlo, mail, rcpt, rcpt, rcpt, rcpt, rcpt)
 	}
+}
+
+func TestAMessageIsOneHoweverManyChunksItHas(t *testing.T) {
+	for _, per := range []hooks.Per{hooks.PerConnection, hooks.PerNetwork} {
+		s := limitsSession(limitsOf(hooks.Limit{What: hooks.Messages, Per: per, Max: 2, Every: time.Hour}))
+		say(t, s, "250", ehlo)
+		for range 2 {
+			say(t, s, "250 250 250 250 250 250", mail, rcpt, "BDAT 1", "BDAT 0", "BDAT 10", "bdat 0 last")
+		}
+		say(t, s, "459", mail)
+	}
+}
+
+func TestAServerThatRefusesAClientBeforeItHasSaidAnythingIsNotTheClientsError(t *testing.T) {
+	hook := limitsOf(hooks.Limit{What: hooks.Errors, Per: hooks.PerNetwork, Max: 1, Every: time.Hour})
+	for _, says := range []int{554, 421} {
+		s := (&smtpproxy.Proxy{Hook: hook}).NewSession(smtpproxy.Connection{})
+		s.Connect(t.Context())
+		if says == 421 { // later, since it is idle
+			s.Replied(220, "server.example")
+		}
+		s.Replied(says, "server.example")
+		s.Close()
+	}
+	s := (&smtpproxy.Proxy{Hook: hook}).NewSession(smtpproxy.Connection{})
+	if _, passed := s.Command(t.Context(), "NOOP").(smtpproxy.Pass); !passed {
+		t.Error("they are counted")
+	}
+	s.Close()
 }

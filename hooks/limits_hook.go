@@ -251,15 +251,11 @@ func (a *asking) decide(v verdict) {
 // takes takes n tokens of a limit, or decides what is done without.
 func (a *asking) takes(i int, who string, n int) {
 	r := &a.h.rules[i]
-	isGivenBack := r.What == Recipients || r.What == Messages
-	if isGivenBack && a.refuses() {
-		n = 0
-	}
 	ok, known := a.take(i, who, n)
 	switch {
 	case !ok:
 		a.exceeded(r, who)
-	case known && n > 0 && isGivenBack:
+	case known && n > 0 && (r.What == Recipients || r.What == Messages):
 		a.s.pending = append(a.s.pending, pending{i, who})
 	}
 }

@@ -218,31 +218,76 @@ func TestOctetsAreThoseOfContentPerConnectionAndPerNetworkAndSenderAndLogin(t *t
 	}
 }
 
-func TestAMessageThatIsBrokenOffCountsWithWhatHasCome(t *testing.T) {
-	store := new(hooks.MemoryStore)
-	limit := hooks.Limit{What: hooks.Octets, Per: hooks.PerNetwork, Max: 100_000, Every: time.Hour, Beyond: beyond}
-	_, addr := limitsServe(t, hooks.Limits{Limits: []hooks.Limit{limit}, Store: store}.Hook())
-	for n := range 3 {
-		c := limitsDial(t, addr, "127.0.0.1")
-		c.codes(1)
-		c.ask("EHLO x", "250")
-		c.ask(limitsEnvelope+"\nDATA", "250 250 354")
-		io.WriteString(c, strings.Repeat(strings.Repeat("x", 98)+"\r\n", 400))
-		c.Conn.(*net.TCPConn).CloseWrite()
-		io.Copy(io.Discard, c)
-		b := hooks.Bucket{What: limit.What, Per: limit.Per, Max: limit.Max, Every: limit.Every, Who: "127.0.0.1/32"}
-		for end := time.Now().Add(10 * time.Second); ; time.Sleep(time.Millisecond) {
-			if left := take(t, store, b, 100_000-40_000*(n+1)+10_000); !left {
-				break // it is counted
-			} else if charge(t, store, b, -(100_000 - 40_000*(n+1) + 10_000)); time.Now().After(end) {
-				t.Fatalf("message %d isn't counted", n)
-			}
+func TestInLMTPOctetsCountOnceHoweverManyStatusesThereAre(t *testing.T) {
+	for _, early := range []bool{false, true} {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
 		}
+		p := &smtpproxy.Proxy{Hook: limitsOf(hooks.Limit{What: hooks.Octets, Max: 2000}), Logger: slog.New(slog.DiscardHandler)}
+		s := servertest.GoSMTPLMTP(early)
+		served := make(chan error, 1)
+		go func() { served <- s.Serve(p.Listener(l)) }()
+		c := limitsDial(t, l.Addr().String(), "127.0.0.1")
+		c.codes(1)
+		c.ask("LHLO x", "250")
+		message := "MAIL FROM:<a@b>" + strings.Repeat("\nRCPT TO:<b@example.org>", 3) + "\nDATA\n" + strings.Repeat("0123456789\n", 80) + "."
+		for range 2 { // of 960 octets, and some more
+			c.ask(message, "250 250 250 250 354 250 250 250")
+		}
+		c.ask(message[:strings.Index(message, "\n")], "250")
+		c.ask("RSET\n"+message, "250 250 250 250 250 354 250 250 250")
+		c.ask("MAIL FROM:<a@b>", "459")
+		c.Close()
+		s.Close()
+		<-served
 	}
-	c := limitsDial(t, addr, "127.0.0.1")
-	c.codes(1)
-	c.ask("EHLO x", "250")
-	c.ask("MAIL FROM:<a@example.com>", "459")
+}
+
+func TestAMessageThatIsBrokenOffCountsWithWhatHasCome(t *testing.T) {
+	limit := hooks.Limit{What: hooks.Octets, Per: hooks.PerNetwork, Max: 100_000, Every: 1000 * time.Hour, Beyond: beyond}
+	b := hooks.Bucket{What: limit.What, Per: limit.Per, Max: limit.Max, Every: limit.Every, Who: "127.0.0.1/32"}
+	for name, s := range map[string]*servertest.Server{
+		"a server that says so":                    servertest.GoSMTP(),
+		"a server that closes the connection then": servertest.Strict(),
+	} {
+		t.Run(name, func(t *testing.T) {
+			store := new(hooks.MemoryStore)
+			l, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			p := &smtpproxy.Proxy{Hook: limitsIn(hooks.Limits{Store: store}, limit), Logger: slog.New(slog.DiscardHandler)}
+			served := make(chan error, 1)
+			go func() { served <- s.Serve(p.Listener(l)) }()
+			defer func() { s.Close(); <-served }()
+			c := limitsDial(t, l.Addr().String(), "127.0.0.1")
+			c.codes(1)
+			c.ask("EHLO x", "250")
+			for range 30 { // commands are no content
+				c.ask("NOOP "+strings.Repeat("x", 500), "250")
+			}
+			content := strings.Repeat(strings.Repeat("x", 98)+"\r\n", 200)
+			c.ask(limitsEnvelope+"\nDATA", "250 250 354")
+			io.WriteString(c, content+".\r\n")
+			if got := c.codes(1); got != "250" {
+				t.Fatal(got)
+			}
+			c.ask(limitsEnvelope+"\nDATA", "250 250 354")
+			io.WriteString(c, content+content)
+			c.Conn.(*net.TCPConn).CloseWrite()
+			io.Copy(io.Discard, c)
+			const sent = 60_000
+			for end := time.Now().Add(10 * time.Second); take(t, store, b, 100_000-sent+100); time.Sleep(time.Millisecond) {
+				if charge(t, store, b, -(100_000 - sent + 100)); time.Now().After(end) {
+					t.Fatal("it isn't counted")
+				}
+			}
+			if !take(t, store, b, 100_000-sent-300) {
+				t.Error("more is counted than has come")
+			}
+		})
+	}
 }
 
 func TestRefusingLeavesClientAndServerInStep(t *testing.T) {

@@ -66,9 +66,9 @@ func TestHealthChecksAreNeitherCountedNorRefused(t *testing.T) {
 		}
 		limits = append(limits, limit)
 	}
-	hook := limitsIn(hooks.Limits{Exempt: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/30"), netip.MustParsePrefix("2001:db8::/32")}}, limits...)
+	hook := limitsIn(hooks.Limits{Exempt: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/30"), netip.MustParsePrefix("2001:db8::/32"), netip.MustParsePrefix("fe80::/10")}}, limits...)
 	for range 3 {
-		for _, ip := range []string{"192.0.2.1", "192.0.2.3", "::ffff:192.0.2.2", "2001:db8::1"} {
+		for _, ip := range []string{"192.0.2.1", "192.0.2.3", "::ffff:192.0.2.2", "2001:db8::1", "fe80::1%eth0"} {
 			s := limitsFrom(hook, ip)
 			say(t, s, "250 221", "HELO localhost", "QUIT") // as HAProxy does
 			s = limitsFrom(hook, ip)
@@ -155,6 +155,26 @@ func TestADelayedConnectionIsCountedAllTheSame(t *testing.T) {
 	if first != 0 || second == 0 || third == 0 || fourth != 0 {
 		t.Errorf("delays: %v, %v, %v, %v", first, second, third, fourth)
 	}
+}
+
+func TestNewConnectionsThatAreDelayedPileUpNoDebt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hook := limitsOf(hooks.Limit{What: hooks.Connections, Per: hooks.PerNetwork, Max: 1, Every: 10 * time.Second, Beyond: smtpproxy.Pass{Delay: time.Second}})
+		connect := func() time.Duration {
+			s := proxytest.ResumeSession(&smtpproxy.Proxy{Hook: hook}, smtpproxy.Connection{}, smtpproxy.Transaction{})
+			defer s.Close()
+			return s.Connect().(smtpproxy.Pass).Delay
+		}
+		for n := range 5 {
+			if d := connect(); d != 0 != (n > 0) {
+				t.Errorf("connection %d: a delay of %v", n+1, d)
+			}
+		}
+		time.Sleep(10 * time.Second)
+		if d := connect(); d != 0 {
+			t.Errorf("the next one, in time: a delay of %v", d)
+		}
+	})
 }
 
 func TestALoginsConnectionsAreCountedFromWhenItIsKnown(t *testing.T) {

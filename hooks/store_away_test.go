@@ -138,6 +138,27 @@ func TestWhatIsDoneWithoutAStoreIsChosen(t *testing.T) {
 	}
 }
 
+func TestWhereThereIsNothingToDecideAStoreThatIsAwayDecidesNothing(t *testing.T) {
+	store := new(badStore)
+	told := 0
+	limits := hooks.Limits{Store: store, OnAway: func(*smtpproxy.Context, error) smtpproxy.Decision {
+		told++
+		return smtpproxy.Reply{Code: 451}
+	}}
+	s := limitsFrom(front(limitsIn(limits, hooks.Limit{What: hooks.Connections, Per: hooks.PerNetwork, Max: 5},
+		hooks.Limit{What: hooks.Errors, Per: hooks.PerNetwork, Max: 5, Every: time.Hour})), "192.0.2.1")
+	store.set(func(_ context.Context, charges bool) error {
+		if charges {
+			return errAway
+		}
+		return nil
+	})
+	say(t, s, "220 500 250", "XCLIENT ADDR=198.51.100.1", "XYZZY", "NOOP") // the front end isn't given back, the error isn't counted
+	if s.Close(); told != 3 {
+		t.Errorf("told of %d errors, want 3", told)
+	}
+}
+
 func TestAStoreIsWaitedForNoLongerThanTheLimitsSay(t *testing.T) {
 	for limit, want := range map[time.Duration]time.Duration{0: time.Second, 50 * time.Millisecond: 50 * time.Millisecond} {
 		synctest.Test(t, func(t *testing.T) {

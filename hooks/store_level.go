@@ -10,7 +10,7 @@ import (
 // level tells how full a bucket is. Of one that is refilled it is the time at which that
 // will be full, in nanoseconds from a time that is the same for all: each token taken puts
 // that off by the time in which one is refilled (the generic cell rate algorithm). Of one
-// that isn't, it is how many tokens are out. Either way 0 is full, and less is better.
+// that isn't, it is how many tokens are out. Either way 0 is full, and less is no more than that.
 type level int64
 
 // fullAt tells whether a bucket is full now, so that nothing has to be known of it.
@@ -44,7 +44,7 @@ func (l level) charge(b *Bucket, now int64, n int) level {
 	}
 	from := max(int64(l), now)
 	if n < 0 {
-		return level(max(from-b.cost(-n), now))
+		return level(from - b.cost(-n))
 	}
 	return level(min(from, endless) + b.cost(n))
 }

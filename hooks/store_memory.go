@@ -117,22 +117,21 @@ func (m *MemoryStore) put(s *shard, b *Bucket, hash uint64, l level, now int64) 
 	(*levels)[hash] = l
 }
 
-// makeRoom makes room for a bucket that is refilled, if there is none, and else takes one or
-// two away that are full: so there are never many of those, and nobody has to look for them.
+// makeRoom forgets a bucket or several, if there is no room for one more: of some that are
+// met from anywhere on all that are full, or else the one that would be soonest.
 func (s *shard) makeRoom(room int, now int64) {
-	looks := 2
-	if len(s.refilled) >= room {
-		looks = mostLooked
+	if len(s.refilled) < room {
+		return
 	}
 	var first uint64
 	soonest, looked := level(0), 0
-	for hash, l := range s.refilled { // from anywhere on
-		if looked++; int64(l) <= now {
+	for hash, l := range s.refilled {
+		if int64(l) <= now {
 			delete(s.refilled, hash)
 		} else if soonest == 0 || l < soonest {
 			first, soonest = hash, l
 		}
-		if looked == looks {
+		if looked++; looked == mostLooked {
 			break
 		}
 	}

@@ -50,3 +50,18 @@ func TestAMillionClientsAreAllKnownInTheMemoryThatTheDocsName(t *testing.T) {
 	}
 	runtime.KeepAlive(s)
 }
+
+func TestClientsThatHaveGoneTakeNoMemory(t *testing.T) {
+	before := heap()
+	s := new(hooks.MemoryStore)
+	for i := range million {
+		b := bucketOf(i)
+		b.What, b.Every = hooks.Connections, 0
+		take(t, s, b, 1)
+		charge(t, s, b, -1)
+	}
+	if used := int64(heap()) - int64(before); used > 1<<20 {
+		t.Errorf("a million connections that came and went take %d octets", used)
+	}
+	runtime.KeepAlive(s)
+}
