@@ -26,6 +26,10 @@ import (
 // [XCLIENT], and that change commands. What a hook before it answers, it doesn't see as a
 // command, but does as a reply. With smtpproxy.Proxy.Commands, it sees those commands alone.
 //
+// Whoever shares a network, a sender or a login with others can use up what is theirs, too: a
+// network may be a whole company behind one address, and a sender is what a client says it is.
+// So what is the only way in for many is better delayed than refused.
+//
 // It is no guard against who sends slowly, or nothing: see smtpproxy.Proxy.CommandTimeout
 // and MinDataRate, and MaxErrors, MaxCommands and MaxRecipients, which need no hook.
 type Limits struct {
@@ -44,7 +48,9 @@ type Limits struct {
 	IPv4Bits, IPv6Bits int
 
 	// Store keeps what isn't of one connection alone. nil is a MemoryStore of the hook's own,
-	// which begins anew with each call of Hook.
+	// which begins anew with each call of Hook. Limits that are the same in What, Per, Max and
+	// Every share their buckets in a Store: so they keep count over a change of the others, and
+	// two in one chain count everything twice.
 	Store Store
 
 	// Timeout is how long a call of a Store other than a MemoryStore may take, which a
@@ -108,7 +114,8 @@ func (l Limits) Validate() error {
 // Errors, UnknownVerbs, WrongRecipients, FailedAUTH, Recipients, Messages and Octets need the
 // replies: only with these is it a smtpproxy.ReplyHook, for which the library does more with
 // each command. Of the limits that are not PerConnection each asks the Store at each
-// command that it is about.
+// command that it is about. For commands or replies, an idle connection has a stack of 8 KiB
+// instead of 4, as with each hook that does more than look.
 func (l Limits) Hook() smtpproxy.Hook {
 	h, err := l.limiter()
 	if err != nil {

@@ -12,8 +12,8 @@ import (
 
 // connect counts a client that connects, or that another turns out to be.
 func (h *limiter) connect(ctx *smtpproxy.Context, conn *smtpproxy.Connection) (smtpproxy.Decision, error) {
-	s, unlock := h.state(ctx)
-	defer unlock()
+	s, lock := h.state(ctx)
+	defer lock.Unlock()
 	s.look(h, conn)
 	a := asking{h: h, s: s, ctx: ctx}
 	for i := range h.rules {
@@ -32,8 +32,8 @@ func (h *limiter) command(ctx *smtpproxy.Context, cmd *smtpproxy.Command, conn *
 	if cmd.SASL {
 		return nil, nil
 	}
-	s, unlock := h.state(ctx)
-	defer unlock()
+	s, lock := h.state(ctx)
+	defer lock.Unlock()
 	s.look(h, conn)
 	s.begin(cmd)
 	verb := cmd.Verb()
@@ -114,8 +114,8 @@ func isLast(cmd *smtpproxy.Command) bool {
 
 // reply counts what a reply tells.
 func (h *limiter) reply(ctx *smtpproxy.Context, x *smtpproxy.Exchange) {
-	s, unlock := h.state(ctx)
-	defer unlock()
+	s, lock := h.state(ctx)
+	defer lock.Unlock()
 	if x.Reply.Code/100 == 3 {
 		return // it goes on
 	}
@@ -196,8 +196,8 @@ func judges(code int) bool {
 // disconnect gives back what a connection has held, and counts what has come of a message that
 // was broken off.
 func (h *limiter) disconnect(ctx *smtpproxy.Context, end *smtpproxy.End) {
-	s, unlock := h.state(ctx)
-	defer unlock()
+	s, lock := h.state(ctx)
+	defer lock.Unlock()
 	a := asking{h: h, s: s, ctx: ctx}
 	for i := range h.rules {
 		if r := &h.rules[i]; r.What == Connections && r.Every == 0 {

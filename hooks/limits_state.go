@@ -56,13 +56,13 @@ type pending struct {
 	who  string
 }
 
-// state returns what is remembered of the connection, locked.
-func (h *limiter) state(ctx *smtpproxy.Context) (s *limitsState, unlock func()) {
+// state returns what is remembered of the connection, and the lock, which is held.
+func (h *limiter) state(ctx *smtpproxy.Context) (s *limitsState, lock *sync.Mutex) {
 	states := smtpproxy.State[limitsStates](ctx)
 	states.mu.Lock()
 	for _, s := range states.all {
 		if s.of == h {
-			return s, states.mu.Unlock
+			return s, &states.mu
 		}
 	}
 	s = &limitsState{of: h, began: time.Now()}
@@ -70,7 +70,7 @@ func (h *limiter) state(ctx *smtpproxy.Context) (s *limitsState, unlock func()) 
 		s.levels = make([]level, len(h.rules))
 	}
 	states.all = append(states.all, s)
-	return s, states.mu.Unlock
+	return s, &states.mu
 }
 
 // look finds out who the client is.

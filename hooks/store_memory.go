@@ -21,7 +21,7 @@ import (
 // for each of them at most.
 //
 // The zero value is ready to use. It must not be copied, and serves any number of Limits at
-// the same time; those with the same limits share buckets.
+// the same time.
 type MemoryStore struct {
 	// MaxBuckets bounds how many buckets are known that are refilled, within two in a hundred. 0
 	// is 1 << 20. It must not be changed when the store is in use.
