@@ -58,7 +58,6 @@ type modelClient struct {
 	s       *proxytest.Session
 	id      string
 	network string
-	login   string         // that it is counted for
 	holds   map[int]string // by limit of connections: for whom
 }
 
@@ -147,7 +146,7 @@ func (m *limitsModel) command(c *modelClient, line string, conn smtpproxy.Connec
 				if held && (!counts || was != who) {
 					m.take(i, was, -1)
 					delete(c.holds, i)
-					held, has = false, counts && m.has(i, who)
+					held = false
 				}
 				if counts && !held {
 					m.hold(c, i, who, &exceeded)
@@ -234,17 +233,20 @@ func (m *limitsModel) replied(c *modelClient, line string, taken map[int]string,
 // randomLimits are some that are valid, each with a code of its own.
 func randomLimits(r *rand.Rand) (limits []hooks.Limit) {
 	for len(limits) < 1+r.IntN(4) {
-		l := hooks.Limit{What: hooks.Counted(r.IntN(int(hooks.FailedAUTH) + 1)), Per: limitsPers[r.IntN(len(limitsPers))], Max: 1 + r.IntN(4)}
+		l := hooks.Limit{What: hooks.Counted(r.IntN(int(hooks.FailedAUTH)+3) % int(hooks.FailedAUTH+1)), Per: limitsPers[r.IntN(len(limitsPers))], Max: 1 + r.IntN(4)}
 		if r.IntN(2) == 0 {
 			l.Every = time.Duration(l.Max*(1+r.IntN(5))) * time.Second
 		}
-		switch r.IntN(5) {
+		switch r.IntN(4) {
 		case 0:
 			l.Beyond = smtpproxy.Pass{Delay: 1}
 		case 1:
 			l.Beyond = smtpproxy.Reply{Code: 460 + len(limits), Disconnect: true}
 		default:
 			l.Beyond = smtpproxy.Reply{Code: 460 + len(limits)}
+		}
+		if l.What == hooks.Connections && r.IntN(2) == 0 {
+			l.Every = 0
 		}
 		if l.What == hooks.Time || l.What == hooks.Octets || l.What == hooks.Connections && l.Every > 0 && l.Per == hooks.PerLogin {
 			continue // have tests of their own
@@ -261,10 +263,23 @@ var limitsLines = []string{
 	"BDAT 0 LAST", "BDAT 3", "RSET", "NOOP", "VRFY e", "XYZZY", "", "AUTH PLAIN AGEAYg==", "AUTH PLAIN AGMAZA==", "AUTH GSSAPI", "STARTTLS", "QUIT",
 }
 
+// nextOf is what a client says that wants to send mail.
+func nextOf(s *proxytest.Session, r *rand.Rand) string {
+	switch txn := s.Transaction(); {
+	case s.Connection().HELO.Verb == "":
+		return limitsLines[r.IntN(2)]
+	case !txn.Active:
+		return limitsLines[2+r.IntN(4)]
+	case txn.Recipients.Len() < 1+r.IntN(2):
+		return "RCPT TO:<e@f>"
+	}
+	return []string{"DATA", "BDAT 0 LAST"}[r.IntN(2)]
+}
+
 func TestRandomLimitsDoWhatAModelSays(t *testing.T) {
-	seeds := uint64(1000)
+	seeds := uint64(5000)
 	if testing.Short() {
-		seeds = 200
+		seeds = 500
 	}
 	refused, passed := 0, 0
 	for seed := range seeds {
@@ -300,7 +315,7 @@ func playLimits(t *testing.T, seed uint64) (refused, passed int) {
 			time.Sleep(time.Duration(r.IntN(4)) * time.Second)
 		}
 		m.now = int64(time.Since(start) / time.Second)
-		if len(clients) == 0 || len(clients) < 4 && r.IntN(8) == 0 {
+		if len(clients) == 0 || len(clients) < 4 && r.IntN(5) == 0 {
 			c := &modelClient{network: fmt.Sprintf("192.0.2.%d", r.IntN(2)), holds: make(map[int]string)}
 			c.s = proxytest.ResumeSession(&smtpproxy.Proxy{Hook: hook}, smtpproxy.Connection{RemoteIP: netip.MustParseAddr(c.network)}, smtpproxy.Transaction{})
 			c.id = c.s.Connection().ID
@@ -320,6 +335,9 @@ func playLimits(t *testing.T, seed uint64) (refused, passed int) {
 		at := r.IntN(len(clients))
 		c := clients[at]
 		line := limitsLines[r.IntN(len(limitsLines))]
+		if r.IntN(2) == 0 {
+			line = nextOf(c.s, r)
+		}
 		if r.IntN(3) == 0 {
 			if verb := (smtpproxy.Command{Line: line}).Verb(); verb != "" && verb != "EHLO" && verb != "LHLO" && verb != "STARTTLS" && verb != "QUIT" {
 				c.s.Answer(verb, []int{450, 500, 502, 550, 554}[r.IntN(5)])
@@ -344,7 +362,7 @@ func playLimits(t *testing.T, seed uint64) (refused, passed int) {
 			}
 			m.replied(c, line, taken, replies, c.s.Connection(), txn, c.s.Transaction())
 		}
-		if r.IntN(30) == 0 {
+		if r.IntN(20) == 0 {
 			c.s.Close()
 		}
 		if c.s.Closed() {

@@ -267,9 +267,9 @@ func TestWhatIsTakenIsRefilledSteadily(t *testing.T) {
 			hook := limitsOf(hooks.Limit{What: hooks.Commands, Per: per, Max: 3, Every: 30 * time.Second})
 			s := limitsFrom(hook, "192.0.2.1")
 			say(t, s, "250 250 250 459", "NOOP", "NOOP", "NOOP", "NOOP")
-			time.Sleep(10*time.Second - 1)
+			time.Sleep(10*time.Second - time.Nanosecond)
 			say(t, s, "459", "NOOP")
-			time.Sleep(1)
+			time.Sleep(time.Nanosecond)
 			say(t, s, "250 459", "NOOP", "NOOP")
 			time.Sleep(20 * time.Second)
 			say(t, s, "250 250 459", "NOOP", "NOOP", "NOOP")
@@ -291,4 +291,26 @@ func TestErrorsThatAreForgottenWithTimeLetAClientGoOn(t *testing.T) {
 		time.Sleep(5 * time.Second)
 		say(t, s, "250", "NOOP")
 	})
+}
+
+func TestServersThatShareAStoreHoldOneLimit(t *testing.T) {
+	store := new(hooks.MemoryStore)
+	limits := []hooks.Limit{{What: hooks.Recipients, Per: hooks.PerSender, Max: 3, Every: time.Hour}, {What: hooks.Connections, Per: hooks.PerNetwork, Max: 2}}
+	one := limitsIn(hooks.Limits{Store: store}, limits...)
+	// The other has one limit more, and counts the others all the same.
+	other := limitsIn(hooks.Limits{Store: store}, append([]hooks.Limit{{What: hooks.Commands, Max: 99}}, limits...)...)
+	a, b := limitsFrom(one, "192.0.2.1"), limitsFrom(other, "192.0.2.1")
+	say(t, a, "250 250 250 250", ehlo, mail, rcpt, rcpt)
+	say(t, b, "250 250 250 459", ehlo, mail, rcpt, rcpt)
+	say(t, a, "459", rcpt)
+	if c := limitsFrom(one, "192.0.2.1"); isIn(c) {
+		t.Error("a third connection is let in")
+	}
+	b.Close()
+	if c := limitsFrom(one, "192.0.2.1"); !isIn(c) {
+		t.Error("the other's connection isn't given back")
+	} else {
+		c.Close()
+	}
+	a.Close()
 }

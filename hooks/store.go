@@ -16,6 +16,10 @@ import (
 // there are then, and [Limits].OnAway decides. ctx ends when Limits.Timeout is over, and not
 // when the client leaves: a client must not get around a limit by leaving. A method that
 // goes on when ctx is done holds up the connection.
+//
+// A bucket is as good as one number, which a script of Redis's, say, can keep under the key
+// [Bucket].String, to expire when it is full: of one that is refilled, the time at which it
+// will be full; of one that isn't, how many tokens are out.
 type Store interface {
 	// Take takes n tokens out of b, if it has as many, and tells whether it had: with less,
 	// it takes none. n is not negative; 0 takes none, and tells whether there is any.

@@ -37,27 +37,36 @@ const million = 1_000_000
 
 func TestABucketThatIsFullIsForgottenBeforeOneThatIsNot(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		const n = 64 * 100
-		s := &hooks.MemoryStore{MaxBuckets: 2 * n}
-		light, heavy := bucketOf, func(client int) hooks.Bucket {
+		const few, many = 64 * 40, 64 * 100
+		s := &hooks.MemoryStore{MaxBuckets: 2 * many}
+		longer := func(client int) hooks.Bucket {
 			b := bucketOf(client)
 			b.Every = 100 * time.Hour
 			return b
 		}
-		for i := range n {
-			take(t, s, heavy(i), 2)
+		for i := range few {
+			take(t, s, longer(i), 2)
 		}
-		for i := range n / 2 {
-			take(t, s, light(i), 2)
+		for i := range many {
+			take(t, s, bucketOf(i), 2)
 		}
-		time.Sleep(time.Hour) // the light ones are full again
-		for i := range n / 2 {
-			take(t, s, light(n+i), 2)
+		time.Sleep(time.Hour) // these are full again
+		for i := range many {
+			take(t, s, bucketOf(many+i), 2)
 		}
-		for i := range n {
-			if take(t, s, heavy(i), 0) {
-				t.Errorf("heavy client %d is forgotten", i)
+		forgotten := 0
+		for i := range few {
+			if take(t, s, longer(i), 0) {
+				t.Errorf("client %d is forgotten", i)
 			}
+		}
+		for i := range many {
+			if take(t, s, bucketOf(many+i), 0) {
+				forgotten++
+			}
+		}
+		if forgotten > many/100 {
+			t.Errorf("%d of %d are forgotten while there are others that are full", forgotten, many)
 		}
 	})
 }
