@@ -17,6 +17,20 @@
 //   - [Limits] bounds what clients do, on a connection, from a network, as a sender, as a login;
 //     a [Store] keeps count, in memory ([MemoryStore]) or for several servers.
 //
+// Policy, that is whom a server takes what from:
+//
+//   - [Networks] lets clients in by their address, [DNSList] asks a list in the DNS about it,
+//     and [EarlyTalkers] has them wait for the greeting, all three before they are greeted;
+//   - [CheckHELO] refuses mail of clients whose greeting can't be true, [RequirePTR] of those
+//     whose host name isn't known;
+//   - [RequireTLS] takes AUTH, or everything, inside TLS only;
+//   - [AllowVerbs] lets some commands through, [Answers] answers some in the server's place;
+//   - [Strict] holds clients to the order and syntax of RFC 5321.
+//
+// Those that change commands stand before those that refuse them, which else would decide
+// about what the server doesn't get, and [XCLIENT] stands before all of these. Who should be
+// left alone, such as one's own network, is told by smtpproxy.Proxy.HookFor.
+//
 // Each is a smtpproxy.Hook, to be put together with others by smtpproxy.Chain and
 // smtpproxy.Mux. None writes to itself: one value serves all connections, and what a hook
 // remembers of one it keeps with smtpproxy.State.
