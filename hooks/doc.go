@@ -30,8 +30,17 @@
 // Those that change commands stand before those that refuse them, which else would decide
 // about what the server doesn't get, and [XCLIENT] stands before all of these. Who should be
 // left alone, such as one's own network, is told by smtpproxy.Proxy.HookFor.
+// For those who want to know:
+//
+//   - [Trace] writes each command with its reply to a log, for people and for fail2ban;
+//   - [Transcript] writes dialogues to files, as a test with proxytest tells them.
+//
+// For those who test programs that send mail:
+//
+//   - [Chaos] answers what it is told to, lets clients wait and breaks connections off.
 //
 // Each is a smtpproxy.Hook, to be put together with others by smtpproxy.Chain and
-// smtpproxy.Mux. None writes to itself: one value serves all connections, and what a hook
+// smtpproxy.Mux, but for Trace and Transcript, which are observers. None writes to itself, but
+// Chaos, which guards what it counts: one value serves all connections, and what a hook
 // remembers of one it keeps with smtpproxy.State.
 package hooks
