@@ -7,62 +7,86 @@ import (
 	"net"
 	"net/netip"
 	"regexp"
+	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
+	"unicode"
 
 	"github.com/seed3262c777/smtpproxy"
 )
 
 // Chaos makes trouble on purpose, for those who test programs that send mail: it answers
-// chosen commands with chosen replies, lets clients wait, and breaks connections off, each
-// with a chance of its own, and by rules that can be changed while the server runs, with
-// Set or, from a test in another language, over HTTP: see [Chaos.ServeHTTP].
+// chosen commands with chosen replies, lets clients wait, and breaks connections off, by rules
+// with which it can be said when, for whom, how often and with which chance. The rules are
+// changed while the server runs: with Set or, from a test in any language, over HTTP, see
+// [Chaos.ServeHTTP]. The zero value does nothing until then, and every method may be called
+// at any time by anybody. It must not be copied.
 //
-// It is nothing for a server that takes mail of value. The zero value does nothing until Set.
-// Connections are broken off without a word only if they come from its Listener; else the client gets a 421 before.
+// It has no place in front of a server that takes mail of value.
 //
-// What it can't do: refuse a message that the server has taken. At the end of a message it can
-// let the client wait, or break off.
+// Connections are broken off without a word if they come through its Listener; else, and on
+// unix sockets, the client first gets a 421, or the reply to its message.
+//
+// What it can't do is refuse a message that the server has taken, since then there would be
+// one that the client sends again: at the end of a message it lets the client wait, or breaks
+// off, and clients have to bear with that, too (RFC 1047). To have a message refused, refuse its
+// DATA, or its last BDAT; or let the server refuse it behind the content, which a server made
+// for tests can. For the same reason a 251 of its own to RCPT, say, is all that there is of that
+// recipient: the server has not heard of it.
 type Chaos struct {
 	mu    sync.Mutex
+	seed  uint64
 	rules []chaosRule
-	rand  *rand.Rand
-	raws  map[netip.AddrPort]net.Conn // by the client's address
+	conns map[chaosEnds]*chaosConn // those of the Listeners that somebody has asked who they are of
 }
 
-// ChaosRule is a rule of Chaos. The first one that fits, and whose turn it is, counts; the
+// ChaosRule is a rule of Chaos. Of those that fit, the first whose turn it is has an effect; the
 // others are as if they weren't there.
+//
+// Expressions are those of package regexp, in any case of letters; they fit where a part does,
+// so "@full\.example$" is a domain. Empty ones fit everything.
 type ChaosRule struct {
 	// At is where it has effect: "connect" (in the place of the greeting), "message" (when
-	// the server has replied to a message), or a verb, such as "RCPT"; "*" is every
-	// command.
+	// the server has replied to the content of a message), or a verb in any case, such as "EHLO"
+	// or "DATA"; "*" is every command. Lines of a SASL exchange are none.
 	At string `json:"at"`
 
-	// Sender, Recipient and Address are expressions (package regexp), of which a part is
-	// found in the sender of the transaction, in the path of a RCPT command, or in the
-	// client's IP address; empty ones fit everything.
-	Sender    string `json:"sender,omitempty"`
-	Recipient string `json:"recipient,omitempty"`
-	Address   string `json:"address,omitempty"`
+	// Client is the client's IP address, or a network such as "192.0.2.0/24".
+	Client string `json:"client,omitempty"`
 
-	// Probability is the chance with which it has effect where it fits, from 0 to 1; 0 is
-	// always.
+	// Sender is an expression for the sender of the transaction, or of a MAIL command, such
+	// as "alice@example.com"; that of a bounce is empty.
+	Sender string `json:"sender,omitempty"`
+
+	// Recipient is an expression for the recipient: that of a RCPT command, and otherwise one
+	// of those that the transaction has. Of an LMTP message, each has its own status.
+	Recipient string `json:"recipient,omitempty"`
+
+	// Probability is the chance with which it has an effect where it fits, up to 1. The zero
+	// value is always; in JSON, a 0 is an error, since it could mean never.
 	Probability float64 `json:"probability,omitempty"`
 
-	// Skip is how often it fits without effect before it has one, and Times how often it
-	// has one at most; 0 is without end.
-	Skip  int `json:"skip,omitempty"`
-	Times int `json:"times,omitempty"`
+	// Skip is how often it fits without effect first. Times is how often it has one at most; 0
+	// is without end. With Every, both are counted anew when that time has passed since it has
+	// fit first: Skip 5, Every 10 minutes at "connect" lets five connections through in ten
+	// minutes.
+	Skip  int      `json:"skip,omitempty"`
+	Times int      `json:"times,omitempty"`
+	Every Duration `json:"every,omitempty"`
 
-	// Code, Enhanced, such as "4.7.1", and Text are the reply, from 200 to 599; Code 0 is
-	// none: then it lets the client wait, or breaks off. At "connect" it is a 4xx or 5xx,
-	// at "message" none.
+	// Code, Enhanced, such as "4.7.1", and Text are the reply. Code is a 2xx, 4xx or 5xx, at
+	// "connect" a 4xx or 5xx, at "message" none; 0 is none: then it only lets the client wait, or
+	// breaks off. Enhanced is by default the class of the code, such as "4.0.0", and "none" is
+	// none. What the library doesn't let a hook reply, a 25x to RCPT in LMTP above all, is a 421
+	// (see smtpproxy.Reply).
 	Code     int    `json:"code,omitempty"`
 	Enhanced string `json:"enhanced,omitempty"`
 	Text     string `json:"text,omitempty"`
 
-	// Delay is how long the client waits.
+	// Delay is how long the client waits: for the reply, or before the server gets the
+	// command, or until the connection breaks off.
 	Delay Duration `json:"delay,omitempty"`
 
 	// Disconnect closes the connection behind the reply.
@@ -72,7 +96,7 @@ type ChaosRule struct {
 	Drop bool `json:"drop,omitempty"`
 }
 
-// Duration is a time.Duration that JSON has as text, such as "1.5s".
+// Duration is a time.Duration that is "1.5s", say, in JSON.
 type Duration time.Duration
 
 // MarshalText implements encoding.TextMarshaler.
@@ -88,137 +112,229 @@ func (d *Duration) UnmarshalText(text []byte) error {
 // chaosRule is a rule that is in use.
 type chaosRule struct {
 	ChaosRule
-	sender, recipient, address *regexp.Regexp // nil fits everything
-	reply                      smtpproxy.Reply
-	fitted, had                int // how often it has fit, and had an effect
+	client            netip.Prefix   // invalid fits everything
+	sender, recipient *regexp.Regexp // nil fits everything
+	reply             smtpproxy.Reply
+
+	// What is counted, with the lock of Chaos held:
+	rand        *rand.Rand
+	since       time.Time // when it has fit first, of the time of Every
+	fitted, had int       // how often it has fit, and had an effect
 }
 
-// Set sets the rules, and the seed of their chances; what was counted for the rules before
-// is forgotten. A rule that can't be is an error, and nothing has changed then.
+// Set sets the rules, in the place of those before. What was counted is forgotten. The same
+// seed lets the same rules strike at the same of the things that they fit, one after the other;
+// each has chances of its own. A rule that makes no sense is an error, and nothing has changed
+// then.
 func (c *Chaos) Set(seed uint64, rules ...ChaosRule) error {
 	list := make([]chaosRule, len(rules))
 	for i, r := range rules {
 		if err := list[i].set(r); err != nil {
 			return fmt.Errorf("smtpproxy/hooks: rule %d of Chaos: %w", i+1, err)
 		}
+		list[i].rand = rand.New(rand.NewPCG(seed, uint64(i)))
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.rules, c.rand = list, rand.New(rand.NewPCG(seed, 0))
+	c.seed, c.rules = seed, list
 	return nil
 }
 
-// Rules returns the rules.
-func (c *Chaos) Rules() []ChaosRule {
+// Rules returns what was Set last, in a slice that is the caller's.
+func (c *Chaos) Rules() (seed uint64, rules []ChaosRule) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	rules := make([]ChaosRule, len(c.rules))
+	rules = make([]ChaosRule, len(c.rules))
 	for i := range c.rules {
 		rules[i] = c.rules[i].ChaosRule
 	}
-	return rules
+	return c.seed, rules
 }
 
 // set makes the rule one that is in use.
 func (r *chaosRule) set(rule ChaosRule) (err error) {
 	*r = chaosRule{ChaosRule: rule}
-	verb := smtpproxy.Command{Line: rule.At}.Verb()
-	switch {
-	case rule.At == "connect", rule.At == "message", rule.At == "*":
-	case verb == "" || verb != strings.ToUpper(rule.At):
-		return fmt.Errorf("at %q: neither connect, message, * nor a verb", rule.At)
-	default:
-		r.At = verb
+	if r.At, err = placeOf(rule.At); err != nil {
+		return err
 	}
-	switch {
-	case rule.Probability < 0 || rule.Probability > 1:
-		return fmt.Errorf("probability %v: not from 0 to 1", rule.Probability)
-	case rule.Code == 0 && (rule.Text != "" || rule.Enhanced != ""):
-		return errors.New("a text without a code")
-	case rule.Code == 0 && rule.Disconnect:
-		return errors.New("disconnect without a code: drop does without")
-	case rule.Code == 0 && rule.Delay <= 0 && !rule.Drop:
-		return errors.New("neither a code nor a delay nor drop")
-	case rule.Code != 0 && (rule.Code < 200 || rule.Code > 599 || rule.Code/100 == 3):
-		return fmt.Errorf("code %d: not a reply", rule.Code)
-	case rule.At == "connect" && rule.Code != 0 && rule.Code < 400:
-		return fmt.Errorf("code %d in the place of a greeting", rule.Code)
-	case rule.At == "message" && rule.Code != 0:
-		return errors.New("a code at message: the server has replied already")
-	case strings.ContainsAny(rule.Text, "\r\n") || len(rule.Text) > 400:
-		return errors.New("a text that is no line")
+	if err = rule.validate(r.At); err != nil {
+		return err
 	}
 	r.reply = smtpproxy.Reply{Code: rule.Code, Delay: time.Duration(rule.Delay), Disconnect: rule.Disconnect}
 	if rule.Text != "" {
 		r.reply.Lines = []string{rule.Text}
 	}
-	if rule.Enhanced != "" {
-		e := &r.reply.Enhanced
-		if _, err := fmt.Sscanf(rule.Enhanced, "%d.%d.%d", &e[0], &e[1], &e[2]); err != nil || e.String() != rule.Enhanced || e[0] != rule.Code/100 {
-			return fmt.Errorf("enhanced status code %q with code %d", rule.Enhanced, rule.Code)
-		}
+	if r.reply.Enhanced, err = enhancedOf(rule.Enhanced, rule.Code); err != nil {
+		return err
 	}
-	for _, x := range []struct {
-		text string
-		into **regexp.Regexp
-	}{{rule.Sender, &r.sender}, {rule.Recipient, &r.recipient}, {rule.Address, &r.address}} {
-		if x.text == "" {
-			continue
-		}
-		if *x.into, err = regexp.Compile(x.text); err != nil {
-			return err
-		}
+	if r.client, err = networkOf(rule.Client); err != nil {
+		return err
+	}
+	if r.sender, err = expression(rule.Sender); err != nil {
+		return fmt.Errorf("sender: %w", err)
+	}
+	if r.recipient, err = expression(rule.Recipient); err != nil {
+		return fmt.Errorf("recipient: %w", err)
 	}
 	return nil
 }
 
+// placeOf returns a rule's At as it is compared.
+func placeOf(at string) (string, error) {
+	if at == "connect" || at == "message" || at == "*" {
+		return at, nil
+	}
+	if verb := (smtpproxy.Command{Line: at}).Verb(); verb != "" && verb == strings.ToUpper(at) {
+		return verb, nil
+	}
+	return "", fmt.Errorf("at %q: neither connect, message, * nor a verb", at)
+}
+
+// validate tells what of a rule makes no sense.
+func (r *ChaosRule) validate(at string) error {
+	switch {
+	case !(r.Probability >= 0 && r.Probability <= 1): // NaN neither
+		return fmt.Errorf("probability %v: not from 0 to 1", r.Probability)
+	case r.Skip < 0 || r.Times < 0 || r.Every < 0 || r.Delay < 0:
+		return errors.New("skip, times, every or delay below 0")
+	case r.Every > 0 && r.Skip == 0 && r.Times == 0:
+		return errors.New("every without skip or times, which it counts anew")
+	case r.Drop && (r.Code != 0 || r.Disconnect):
+		return errors.New("drop is without a reply: it has no code, and no disconnect")
+	case r.Code == 0 && (r.Text != "" || r.Enhanced != "" || r.Disconnect):
+		return errors.New("text, enhanced and disconnect need a code")
+	case r.Code == 0 && r.Delay == 0 && !r.Drop:
+		return errors.New("neither a code nor a delay nor drop")
+	case r.Code != 0 && r.Code/100 != 2 && r.Code/100 != 4 && r.Code/100 != 5:
+		return fmt.Errorf("code %d: neither 2xx, 4xx nor 5xx", r.Code)
+	case at == "connect" && r.Code/100 == 2:
+		return fmt.Errorf("code %d in the place of a greeting: neither 4xx nor 5xx", r.Code)
+	case at == "connect" && r.Sender+r.Recipient != "":
+		return errors.New("nobody has named a sender or a recipient at connect")
+	case at == "message" && r.Code != 0:
+		return errors.New("a code at message, where the server has replied already: refuse DATA, or let the server refuse the content")
+	case at == "STARTTLS" && r.Code == 220:
+		return errors.New("code 220 to STARTTLS, which nothing would follow")
+	case strings.ContainsFunc(r.Text, func(r rune) bool { return unicode.IsControl(r) && r != '\t' }) || len(r.Text) > maxChaosText:
+		return fmt.Errorf("a text that isn't one line of at most %d octets", maxChaosText)
+	}
+	return nil
+}
+
+// maxChaosText is how long the text of a reply may be, which has room for 512 octets (RFC 5321
+// section 4.5.3.1.5).
+const maxChaosText = 480
+
+// enhancedOf returns an enhanced status code, for a reply with that code.
+func enhancedOf(text string, code int) (e smtpproxy.EnhancedCode, err error) {
+	switch text {
+	case "":
+		return e, nil
+	case "none":
+		return smtpproxy.NoEnhancedCode, nil
+	}
+	_, err = fmt.Sscanf(text, "%d.%d.%d", &e[0], &e[1], &e[2])
+	if err != nil || e.String() != text || e[0] != code/100 || min(e[1], e[2]) < 0 || max(e[1], e[2]) > 999 {
+		return e, fmt.Errorf("enhanced status code %q with code %d", text, code)
+	}
+	return e, nil
+}
+
+// networkOf returns a network, or that of an address alone; empty is none.
+func networkOf(text string) (netip.Prefix, error) {
+	if text == "" {
+		return netip.Prefix{}, nil
+	}
+	if ip, err := netip.ParseAddr(text); err == nil {
+		ip = ip.Unmap()
+		return netip.PrefixFrom(ip, ip.BitLen()), nil
+	}
+	p, err := netip.ParsePrefix(text)
+	if err != nil {
+		return p, fmt.Errorf("client %q: neither an address nor a network", text)
+	}
+	return p.Masked(), nil
+}
+
+// expression returns an expression; empty is none.
+func expression(text string) (*regexp.Regexp, error) {
+	if text == "" {
+		return nil, nil
+	}
+	if _, err := regexp.Compile(text); err != nil {
+		return nil, err // without what is put before it
+	}
+	return regexp.Compile("(?i)" + text)
+}
+
 // moment is where a rule may have an effect.
 type moment struct {
-	at        string // "connect", "message" or a verb
-	conn      smtpproxy.Connection
-	sender    string
-	recipient string
+	at         string // as in a rule
+	client     netip.Addr
+	sender     string
+	recipients []string
 }
 
 // fits tells whether the rule is one for a moment.
 func (r *chaosRule) fits(m *moment) bool {
 	isCommand := m.at != "connect" && m.at != "message"
 	return (r.At == m.at || r.At == "*" && isCommand) &&
+		(!r.client.IsValid() || r.client.Contains(m.client.WithZone(""))) &&
 		(r.sender == nil || r.sender.MatchString(m.sender)) &&
-		(r.recipient == nil || r.recipient.MatchString(m.recipient)) &&
-		(r.address == nil || r.address.MatchString(m.conn.RemoteIP.String()))
+		(r.recipient == nil || slices.ContainsFunc(m.recipients, r.recipient.MatchString))
 }
 
-// at returns the rule that has an effect now, and whether there is one.
-func (c *Chaos) at(m moment) (rule chaosRule, ok bool) {
+// strikes counts that the rule fits, and tells whether it has an effect.
+func (r *chaosRule) strikes(now time.Time) bool {
+	if every := time.Duration(r.Every); every > 0 && now.Sub(r.since) >= every {
+		r.since, r.fitted, r.had = now, 0, 0
+	}
+	r.fitted++
+	switch {
+	case r.fitted <= r.Skip, r.Times > 0 && r.had >= r.Times:
+		return false
+	case r.Probability > 0 && r.rand.Float64() >= r.Probability:
+		return false
+	}
+	r.had++
+	return true
+}
+
+// at returns the rule that has an effect now, nil if none has.
+func (c *Chaos) at(m *moment) *chaosRule {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for i := range c.rules {
-		r := &c.rules[i]
-		if !r.fits(&m) {
-			continue
-		}
-		r.fitted++
-		switch {
-		case r.fitted <= r.Skip, r.Times > 0 && r.had >= r.Times:
-		case r.Probability > 0 && c.rand.Float64() >= r.Probability:
-		default:
-			r.had++
-			return *r, true
+		if r := &c.rules[i]; r.fits(m) && r.strikes(time.Now()) {
+			return r
 		}
 	}
-	return chaosRule{}, false
+	return nil
 }
 
-// decide returns what a rule does.
-func (c *Chaos) decide(m moment) smtpproxy.Decision {
-	r, ok := c.at(m)
+// idle tells whether there are no rules, so that nothing has to be found out.
+func (c *Chaos) idle() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.rules) == 0
+}
+
+// chaosState is what is kept for a connection.
+type chaosState struct {
+	conn    *chaosConn // nil if it's none of a Listener's
+	known   bool       // conn is
+	content bool       // the next reply is the one to the content of a message
+}
+
+// decide returns what happens at a moment.
+func (c *Chaos) decide(ctx *smtpproxy.Context, conn *smtpproxy.Connection, m *moment) smtpproxy.Decision {
+	m.client = conn.RemoteIP
+	r := c.at(m)
 	switch {
-	case !ok:
+	case r == nil:
 		return nil
 	case r.Drop:
-		c.drop(m.conn.Peer)
-		return smtpproxy.Reply{Code: 421}
+		return c.drop(ctx, conn, time.Duration(r.Delay))
 	case r.Code == 0:
 		return smtpproxy.Pass{Delay: time.Duration(r.Delay)}
 	}
@@ -226,44 +342,111 @@ func (c *Chaos) decide(m moment) smtpproxy.Decision {
 }
 
 // Connect implements smtpproxy.ConnectHook.
-func (c *Chaos) Connect(_ *smtpproxy.Context, conn smtpproxy.Connection) (smtpproxy.Decision, error) {
-	return c.decide(moment{at: "connect", conn: conn}), nil
+func (c *Chaos) Connect(ctx *smtpproxy.Context, conn smtpproxy.Connection) (smtpproxy.Decision, error) {
+	c.connOf(ctx, &conn) // before a Restart tells other addresses
+	return c.decide(ctx, &conn, &moment{at: "connect"}), nil
 }
 
 // Command implements smtpproxy.Hook.
-func (c *Chaos) Command(_ *smtpproxy.Context, cmd smtpproxy.Command, conn smtpproxy.Connection, txn smtpproxy.Transaction) (smtpproxy.Decision, error) {
-	if cmd.SASL {
+func (c *Chaos) Command(ctx *smtpproxy.Context, cmd smtpproxy.Command, conn smtpproxy.Connection, txn smtpproxy.Transaction) (smtpproxy.Decision, error) {
+	smtpproxy.State[chaosState](ctx).content = false
+	if cmd.SASL || c.idle() {
 		return nil, nil
 	}
-	m := moment{at: cmd.Verb(), conn: conn, sender: txn.Sender}
+	m := moment{at: cmd.Verb(), sender: txn.Sender}
 	switch m.at {
 	case "MAIL":
-		m.sender = cmd.Args()
+		m.sender = mailboxOf(cmd.Args())
 	case "RCPT":
-		m.recipient = cmd.Args()
+		m.recipients = []string{mailboxOf(cmd.Args())}
+	default:
+		m.recipients = mailboxes(txn.Recipients, -1)
 	}
-	return c.decide(m), nil
+	return c.decide(ctx, &conn, &m), nil
 }
 
 // Reply implements smtpproxy.ReplyHook.
-func (c *Chaos) Reply(_ *smtpproxy.Context, x smtpproxy.Exchange) (smtpproxy.Decision, error) {
-	verb := x.Passed.Verb()
-	if x.Octets == 0 || verb != "DATA" && verb != "BDAT" || x.Reply.Code == 354 {
+func (c *Chaos) Reply(ctx *smtpproxy.Context, x smtpproxy.Exchange) (smtpproxy.Decision, error) {
+	s := smtpproxy.State[chaosState](ctx)
+	isContent := s.content || x.Passed.Verb() == "BDAT" && isLastChunk(x.Passed.Args())
+	s.content = x.Reply.Code == 354 || s.content && x.Recipient >= 0
+	if x.By != smtpproxy.ByServer || !isContent || c.idle() {
 		return nil, nil
 	}
-	r, ok := c.at(moment{at: "message", conn: x.Connection, sender: x.Transaction.Sender})
-	switch {
-	case !ok:
-		return nil, nil
-	case r.Drop:
-		c.drop(x.Connection.Peer)
-		return smtpproxy.Reply{Disconnect: true}, nil
+	m := moment{at: "message", sender: x.Transaction.Sender, recipients: mailboxes(x.Transaction.Recipients, x.Recipient)}
+	switch d := c.decide(ctx, &x.Connection, &m).(type) {
+	case smtpproxy.Reply: // it breaks off: the reply is as it was, if anybody gets it
+		return smtpproxy.Reply{Disconnect: true, Delay: d.Delay}, nil
+	default:
+		return d, nil
 	}
-	return smtpproxy.Pass{Delay: time.Duration(r.Delay)}, nil
 }
 
-// Listener returns a listener for l, to be put beneath that of the Proxy, whose connections
-// Chaos can break off without a word.
+// isLastChunk tells whether a BDAT command with these arguments ends the message (RFC 3030
+// section 2).
+func isLastChunk(args string) bool {
+	words := strings.Fields(args)
+	return len(words) == 2 && strings.EqualFold(words[1], "LAST")
+}
+
+// mailboxOf returns what stands in the angle brackets of a MAIL or RCPT command's arguments,
+// without a source route, or all of it if there are none.
+func mailboxOf(args string) string {
+	begin, end := strings.IndexByte(args, '<'), strings.LastIndexByte(args, '>')
+	if begin < 0 || end < begin {
+		return args
+	}
+	path := args[begin+1 : end]
+	if strings.HasPrefix(path, "@") {
+		if _, mailbox, ok := strings.Cut(path, ":"); ok {
+			return mailbox
+		}
+	}
+	return path
+}
+
+// mailboxes returns the recipients as a rule sees them: all, or that at an index.
+func mailboxes(r smtpproxy.Recipients, only int) (list []string) {
+	for i, recipient := range r.All() {
+		if only < 0 || i == only {
+			list = append(list, recipient.Recipient+recipient.Unparsed) // one of both is empty
+		}
+	}
+	return list
+}
+
+// drop breaks a connection off, when a time has passed, and returns what the client gets if it
+// is none of the Listener's.
+func (c *Chaos) drop(ctx *smtpproxy.Context, conn *smtpproxy.Connection, delay time.Duration) smtpproxy.Decision {
+	goodbye := smtpproxy.Reply{Code: 421, Delay: delay}
+	switch broken := c.connOf(ctx, conn); {
+	case broken == nil:
+	case delay == 0:
+		broken.Close()
+	default:
+		time.AfterFunc(delay, func() { broken.Close() })
+		goodbye.Delay += time.Minute // which is cut short
+	}
+	return goodbye
+}
+
+// connOf returns the Listener's connection that a client has, nil if it has none.
+func (c *Chaos) connOf(ctx *smtpproxy.Context, conn *smtpproxy.Connection) *chaosConn {
+	s := smtpproxy.State[chaosState](ctx)
+	if !s.known {
+		c.mu.Lock()
+		s.conn = c.conns[chaosEnds{conn.Peer, netip.AddrPortFrom(conn.LocalIP, conn.LocalPort)}]
+		c.mu.Unlock()
+		s.known = true
+	}
+	return s.conn
+}
+
+// Listener returns a listener for l whose connections Chaos can break off without a word. It
+// belongs right beneath that of the Proxy, and above one that reads PROXY headers; with a
+// tls.Listener, beneath that:
+//
+//	gosmtp.Serve(server, chaos.Listener(l), proxy)
 func (c *Chaos) Listener(l net.Listener) net.Listener { return &chaosListener{l, c} }
 
 type chaosListener struct {
@@ -271,39 +454,76 @@ type chaosListener struct {
 	chaos *Chaos
 }
 
-// Accept implements net.Listener.
+// Accept implements net.Listener. It asks the connection nothing.
 func (l *chaosListener) Accept() (net.Conn, error) {
 	raw, err := l.Listener.Accept()
 	if err != nil {
 		return nil, err
 	}
-	a, ok := raw.RemoteAddr().(interface{ AddrPort() netip.AddrPort })
-	if !ok {
-		return raw, nil
-	}
-	addr := netip.AddrPortFrom(a.AddrPort().Addr().Unmap(), a.AddrPort().Port())
-	l.chaos.mu.Lock()
-	defer l.chaos.mu.Unlock()
-	if l.chaos.raws == nil {
-		l.chaos.raws = make(map[netip.AddrPort]net.Conn)
-	}
-	l.chaos.raws[addr] = raw
-	return raw, nil
+	return &chaosConn{Conn: raw, chaos: l.chaos}, nil
 }
 
-// drop breaks a connection off, if it is one of the Listener's.
-func (c *Chaos) drop(peer netip.AddrPort) {
-	c.mu.Lock()
-	raw := c.raws[peer]
-	c.mu.Unlock()
-	if raw != nil {
-		raw.Close()
-	}
+// chaosEnds are both ends of a connection, by which a hook knows it.
+type chaosEnds struct{ remote, local netip.AddrPort }
+
+// chaosConn is a connection that can be broken off.
+type chaosConn struct {
+	net.Conn
+	chaos *Chaos
+	ends  chaosEnds // with the lock of Chaos held; zero before somebody has asked
+	over  bool      // likewise
 }
 
-// Disconnect implements smtpproxy.DisconnectHook.
-func (c *Chaos) Disconnect(_ *smtpproxy.Context, conn smtpproxy.Connection, _ smtpproxy.End) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	delete(c.raws, conn.Peer)
+// NetConn returns the connection beneath.
+func (c *chaosConn) NetConn() net.Conn { return c.Conn }
+
+// SyscallConn implements syscall.Conn, by which it is known whether a client talks early.
+func (c *chaosConn) SyscallConn() (syscall.RawConn, error) {
+	if sc, ok := c.Conn.(syscall.Conn); ok {
+		return sc.SyscallConn()
+	}
+	return nil, errors.ErrUnsupported
+}
+
+// RemoteAddr implements net.Conn. Who asks is about to tell a hook of the address.
+func (c *chaosConn) RemoteAddr() net.Addr {
+	remote := c.Conn.RemoteAddr()
+	if ends := (chaosEnds{addrPort(remote), addrPort(c.Conn.LocalAddr())}); ends.remote.IsValid() {
+		c.register(ends)
+	}
+	return remote
+}
+
+// register notes whose connection it is. A port may be another client's by now, whose server
+// hasn't noticed that the one before is gone.
+func (c *chaosConn) register(ends chaosEnds) {
+	c.chaos.mu.Lock()
+	defer c.chaos.mu.Unlock()
+	if c.over || c.ends == ends {
+		return
+	}
+	c.ends = ends
+	if c.chaos.conns == nil {
+		c.chaos.conns = make(map[chaosEnds]*chaosConn)
+	}
+	c.chaos.conns[ends] = c
+}
+
+// Close implements net.Conn.
+func (c *chaosConn) Close() error {
+	c.chaos.mu.Lock()
+	c.over = true
+	if c.chaos.conns[c.ends] == c {
+		delete(c.chaos.conns, c.ends)
+	}
+	c.chaos.mu.Unlock()
+	return c.Conn.Close()
+}
+
+// addrPort returns an address as Connection.Peer has it, invalid if it has none.
+func addrPort(a net.Addr) netip.AddrPort {
+	if a, ok := a.(interface{ AddrPort() netip.AddrPort }); ok {
+		return netip.AddrPortFrom(a.AddrPort().Addr().Unmap(), a.AddrPort().Port())
+	}
+	return netip.AddrPort{}
 }

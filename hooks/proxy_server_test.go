@@ -10,16 +10,26 @@ import (
 	"github.com/emersion/go-smtp"
 	"github.com/seed3262c777/smtpproxy"
 	"github.com/seed3262c777/smtpproxy/gosmtp"
+	"github.com/seed3262c777/smtpproxy/hooks"
 )
 
 // serveProxy serves go-smtp behind a proxy, on loopback.
 func serveProxy(t *testing.T, p *smtpproxy.Proxy, how how) *server {
+	t.Helper()
+	return serveOn(t, p, nil, how)
+}
+
+// serveOn is serveProxy, whose connections Chaos can break off, if there is one.
+func serveOn(t *testing.T, p *smtpproxy.Proxy, chaos *hooks.Chaos, how how) *server {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	s := &server{addr: l.Addr().String()}
+	if chaos != nil {
+		l = chaos.Listener(l)
+	}
 	srv := smtp.NewServer(smtp.BackendFunc(func(*smtp.Conn) (smtp.Session, error) { return &backend{s}, nil }))
 	srv.LMTP = how.lmtp
 	srv.AllowInsecureAuth = true
