@@ -2,7 +2,7 @@
 # Runs the tests that put real programs in front of the library, and those of XCLIENT
 # and XFORWARD above all: nginx, Dovecot, Postfix, HAProxy and swaks. They are
 # started by the tests, with a configuration of their own, and everything stays on
-# loopback addresses.
+# loopback addresses. And fail2ban, which reads the log of a server and bans nobody.
 #
 #	internal/compat/fronts.sh
 #
@@ -17,6 +17,7 @@ need dovecot-lmtpd test -e /usr/lib/dovecot/lmtp
 need postfix test -e /usr/lib/postfix/sbin/master
 need haproxy command -v haproxy
 need swaks command -v swaks
+need fail2ban command -v fail2ban-regex
 
 policy=/usr/sbin/policy-rc.d
 if [ ${#missing[@]} != 0 ] && [ ! -e "$policy" ]; then
