@@ -30,6 +30,7 @@
 // Those that change commands stand before those that refuse them, which else would decide
 // about what the server doesn't get, and [XCLIENT] stands before all of these. Who should be
 // left alone, such as one's own network, is told by smtpproxy.Proxy.HookFor.
+//
 // For those who want to know:
 //
 //   - [Trace] writes each command with its reply to a log, for people and for fail2ban;
