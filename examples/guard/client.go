@@ -30,9 +30,14 @@ var sessions = [][]step{
 	},
 	{ // one that says it is the server
 		{"", "220 "},
-		{"EHLO " + name, "550 5.7.1"},
-		{"EHLO [203.0.113.7]", "550 5.7.1"},
-		{"QUIT", "221 "},
+		{"EHLO " + name, "250 "},
+		{"MAIL FROM:<a@spam.example>", "550 5.7.1"},
+		{"EHLO [203.0.113.7]", "250 "},
+		{"MAIL FROM:<a@spam.example>", "550 5.7.1"},
+		{"NOOP", "250 "},
+		{"VRFY bob", "252 "},
+		{"HELP", "502 "},
+		{"EXPN staff", "421 4.7.0"}, // the errors are too many
 	},
 	{ // one that would tell everybody its password
 		{"", "220 "},

@@ -39,7 +39,12 @@ func guard() smtpproxy.Hook {
 		smtpproxy.Named("early", &hooks.EarlyTalkers{Delay: 200 * time.Millisecond}), // seconds, on the Internet
 		smtpproxy.Named("helo", &hooks.CheckHELO{Own: []string{name}}),
 		smtpproxy.Named("tls", &hooks.RequireTLS{Disconnect: true}),
-		// Limits belong here: behind what refuses for good, before what costs something.
+		// Behind what refuses for good, and before what costs something.
+		smtpproxy.Named("limits", hooks.Limits{Limits: []hooks.Limit{
+			{What: hooks.Connections, Per: hooks.PerNetwork, Max: 20},
+			{What: hooks.Messages, Per: hooks.PerNetwork, Max: 100, Every: time.Hour, Beyond: smtpproxy.Reply{Code: 450}},
+			{What: hooks.Errors, Max: 3}, // rather ten, on the Internet
+		}}.Hook()),
 	)
 }
 

@@ -76,7 +76,7 @@ func importsOf(file *ast.File) (imports []string) {
 // floors are the packages that may be imported by those before them, and not by those
 // behind; those of one line don't import each other.
 var floors = [][]string{
-	{"examples/ownserver", "examples/quickstart", "examples/customverb", "examples/sasl", "examples/xclient", "internal/compat/sink"},
+	{"examples/ownserver", "examples/quickstart", "examples/chaos", "examples/customverb", "examples/guard", "examples/sasl", "examples/unixuid", "examples/xclient", "internal/compat/sink"},
 	{"gosmtp", "hooks", "proxytest", "examples/internal/demo", "internal/servertest", "internal/fronts/program"},
 	{"."},
 	{"internal/secret", "internal/probe"},
