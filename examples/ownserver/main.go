@@ -24,39 +24,25 @@ import (
 	"syscall"
 
 	"github.com/seed3262c777/smtpproxy"
+	"github.com/seed3262c777/smtpproxy/hooks"
 )
 
 // attempts is what the hook remembers of a connection.
 type attempts struct{ auth int }
 
-// hooks returns all hooks of this server's.
-func hooks(out *log.Logger) smtpproxy.Hook {
-	front := new(smtpproxy.Mux)
-	front.Handle("XCLIENT", smtpproxy.HookFunc(xclient))
+// chain returns all hooks of this server's. A front end on the same machine may tell whose
+// connection it is; what it tells is for the server, too: the session lets it start afresh.
+func chain(out *log.Logger) smtpproxy.Hook {
+	front := &hooks.XCLIENT{
+		Trust:      []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8"), netip.MustParsePrefix("::1/128")},
+		Attributes: []string{"ADDR"},
+	}
 	return smtpproxy.Chain(guard(out), front, smtpproxy.Funcs{OnKeywords: keywords})
 }
 
-// xclient takes "XCLIENT ADDR=address" from a front end on the same machine. What it tells
-// is for the server, too: the session lets it start afresh.
-func xclient(_ *smtpproxy.Context, cmd smtpproxy.Command, conn smtpproxy.Connection, txn smtpproxy.Transaction) (smtpproxy.Decision, error) {
-	addr, err := netip.ParseAddr(strings.TrimPrefix(cmd.Args(), "ADDR="))
-	switch {
-	case !conn.Peer.Addr().IsLoopback(): // RemoteIP may have been told
-		return smtpproxy.Reply{Code: 550, Enhanced: smtpproxy.EnhancedCode{5, 7, 0}, Lines: []string{"Not authorized"}}, nil
-	case txn.Active:
-		return smtpproxy.Reply{Code: 503, Enhanced: smtpproxy.EnhancedCode{5, 5, 1}, Lines: []string{"Mail transaction in progress"}}, nil
-	case err != nil:
-		return smtpproxy.Reply{Code: 501, Enhanced: smtpproxy.EnhancedCode{5, 5, 4}, Lines: []string{"Syntax: XCLIENT ADDR=address"}}, nil
-	}
-	return smtpproxy.Reply{Restart: &smtpproxy.Origin{RemoteIP: addr}}, nil
-}
-
-// keywords offers XCLIENT to whom it is for. Clients from elsewhere get no AUTH, since there
-// is no TLS; what isn't offered, the session refuses, too.
+// keywords offers clients from elsewhere no AUTH, since there is no TLS; what isn't offered,
+// the session refuses, too.
 func keywords(_ *smtpproxy.Context, conn smtpproxy.Connection, kw *smtpproxy.Keywords) error {
-	if conn.Peer.Addr().IsLoopback() {
-		kw.Set("XCLIENT", "ADDR")
-	}
 	if !conn.RemoteIP.IsLoopback() {
 		kw.Delete("AUTH")
 	}
@@ -126,6 +112,6 @@ func run(ctx context.Context, args []string, stdout io.Writer) error {
 	}
 	out := log.New(stdout, "", 0)
 	out.Println("listening on", l.Addr())
-	p := &smtpproxy.Proxy{Hook: hooks(out), Observers: []smtpproxy.Observer{refusals(out)}}
+	p := &smtpproxy.Proxy{Hook: chain(out), Observers: []smtpproxy.Observer{refusals(out)}}
 	return serve(ctx, l, p, out)
 }
