@@ -9,7 +9,8 @@ import (
 // server is the fake server: what it knows of the client, and what it waits
 // for.
 type server struct {
-	answers map[string][]smtpproxy.Reply // set by the test, by verb
+	answers  *answers // set by the test
+	lmtpOnly bool     // HELO and EHLO are none of its commands (RFC 2033 section 4.1)
 
 	greeted, lmtp, tls, authenticated bool
 
@@ -26,6 +27,7 @@ type server struct {
 // resume returns a server in the midst of a dialogue.
 func resume(conn smtpproxy.Connection, txn smtpproxy.Transaction) server {
 	return server{
+		answers:       new(answers),
 		greeted:       conn.HELO.Verb != "" || txn.Active,
 		lmtp:          conn.HELO.Verb == "LHLO",
 		tls:           conn.TLS.Protocol != "",
@@ -41,6 +43,7 @@ func text(code int, lines ...string) smtpproxy.Reply {
 }
 
 var (
+	greeting    = text(220, serverName+" ESMTP")
 	accepted    = text(250, "2.0.0 OK")
 	welcome     = text(235, "2.7.0 Authentication successful")
 	outOfOrder  = text(503, "5.5.1 Bad sequence of commands")
@@ -69,12 +72,10 @@ func (v *server) execute(line string) []smtpproxy.Reply {
 // answer returns the test's answer to a verb, if there is one, else the good
 // server's.
 func (v *server) answer(verb string, good smtpproxy.Reply) smtpproxy.Reply {
-	answers := v.answers[verb]
-	if len(answers) == 0 {
-		return good
+	if set, ok := v.answers.take(verb); ok {
+		return set
 	}
-	v.answers[verb] = answers[1:]
-	return answers[0]
+	return good
 }
 
 // command returns a good server's reply to a command. A nested MAIL, and BDAT
@@ -82,7 +83,10 @@ func (v *server) answer(verb string, good smtpproxy.Reply) smtpproxy.Reply {
 func (v *server) command(verb, args string) smtpproxy.Reply {
 	switch verb {
 	case "HELO", "EHLO", "LHLO":
-		if args == "" {
+		switch {
+		case v.lmtpOnly && verb != "LHLO":
+			return text(500, "5.5.1 This is LMTP: use LHLO")
+		case args == "":
 			return syntaxError
 		}
 		return v.hello(verb)

@@ -1,4 +1,6 @@
-// Package proxytest tests hooks without a network: lines in, decisions out.
+// Package proxytest tests hooks, and what stands behind and before them.
+//
+// A [Session] does it without a network: lines in, decisions out.
 //
 //	s := proxytest.NewSession(&smtpproxy.Proxy{Hook: hook})
 //	s.Send("EHLO client.example")
@@ -8,6 +10,13 @@
 // Behind the hook stands a fake server. It says what a good server would say,
 // unless the test has set its answer, so that Connection and Transaction are
 // what they would be in a real dialogue. All else is the library itself.
+//
+// A [Server] is the same behind a real connection, for a client that is a real one: without TLS,
+// with STARTTLS, with TLS from the first octet, and for LMTP on a unix socket.
+//
+//	s := proxytest.NewServer(&smtpproxy.Proxy{Hook: hook, TLSConfig: new(tls.Config)})
+//	defer s.Close()
+//	c, err := smtp.Dial(s.Addr)
 package proxytest
 
 import (
@@ -15,7 +24,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"strings"
 	"sync"
 
 	"github.com/seed3262c777/smtpproxy"
@@ -124,7 +132,7 @@ func (s *Session) Connect() smtpproxy.Decision {
 }
 
 // greet lets the server greet.
-func (s *Session) greet() { s.reply(text(220, "proxytest.example ESMTP")) }
+func (s *Session) greet() { s.reply(greeting) }
 
 // startAfresh lets the server start afresh, and greet.
 func (s *Session) startAfresh() {
@@ -240,27 +248,8 @@ func (s *Session) StartTLS(t smtpproxy.TLS) {
 // It panics if verb is no verb, if a line has a line end, and with a code that
 // isn't from 200 to 299 or from 400 to 599, nor 334 for AUTH or 354 for DATA.
 func (s *Session) Answer(verb string, code int, lines ...string) {
-	verb = smtpproxy.Command{Line: verb}.Verb()
-	s.mustBe(verb != "", "Answer without a verb")
-	s.mustBe(mayAnswer(verb, code), fmt.Sprintf("Answer to %s with code %d", verb, code))
-	if len(lines) == 0 {
-		lines = []string{smtpproxy.Reply{Code: code}.String()[len("250 "):]}
-	}
-	for _, line := range lines {
-		s.mustBe(!strings.ContainsAny(line, "\r\n"), "Answer with a line end in a line")
-	}
-	if s.server.answers == nil {
-		s.server.answers = make(map[string][]smtpproxy.Reply)
-	}
-	s.server.answers[verb] = append(s.server.answers[verb], text(code, slices.Clone(lines)...))
-}
-
-func mayAnswer(verb string, code int) bool {
-	switch code / 100 {
-	case 2, 4, 5:
-		return true
-	}
-	return verb == "AUTH" && code == 334 || verb == "DATA" && code == 354
+	mistake := s.server.answers.add(verb, code, lines)
+	s.mustBe(mistake == "", mistake)
 }
 
 // Reply returns what the client has got last: the hook's reply, the library's
