@@ -375,13 +375,12 @@ func (x *served) forget() {
 	x.octets.Reset()
 }
 
-// send sends replies to the client. A 221 or 421 is the last.
+// send sends replies to the client. Behind a 421, the Proxy lets nothing more come.
 func (x *served) send(replies ...smtpproxy.Reply) error {
 	for _, r := range replies {
 		if _, err := r.WriteTo(x.w); err != nil {
 			return err
 		}
-		x.over = x.over || r.Code == 221 || r.Code == 421
 	}
 	return nil
 }

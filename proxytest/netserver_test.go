@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"log/slog"
 	"math/big"
 	"net"
 	"net/netip"
@@ -604,11 +605,16 @@ func TestCloseMayComeWhileClientsCome(t *testing.T) {
 func TestAProxyThatCantWorkIsAPanicAndLeavesNothing(t *testing.T) {
 	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
 	before := descriptors()
+	dir := t.TempDir()
+	t.Setenv("TMPDIR", dir)
 	for _, start := range []func(*smtpproxy.Proxy) *Server{NewServer, NewLMTPServer} {
 		got := panics(func() { start(&smtpproxy.Proxy{Commands: []string{"no verb"}}) })
 		if !strings.HasPrefix(got, "proxytest: smtpproxy: Proxy.Commands has") {
 			t.Errorf("got %q", got)
 		}
+	}
+	if left, _ := os.ReadDir(dir); len(left) > 0 {
+		t.Errorf("%v is left", left)
 	}
 	if after := descriptors(); after > before {
 		t.Errorf("%d descriptors before, %d behind", before, after)
@@ -640,5 +646,17 @@ func TestAHookSeesWhereAClientOfAServerComesFrom(t *testing.T) {
 	dial(t, l).say("", "220")
 	if conn := <-seen; conn.RemoteUID != (smtpproxy.UID{ID: uint32(os.Getuid()), Valid: true}) {
 		t.Errorf("the user is %+v", conn.RemoteUID)
+	}
+}
+
+func TestAServerWarnsOfNothing(t *testing.T) {
+	var log bytes.Buffer
+	s := NewServer(&smtpproxy.Proxy{Logger: slog.New(slog.NewTextHandler(&log, nil))})
+	c := dial(t, s)
+	c.say("EHLO x\r\nSTARTTLS\r\nQUIT\r\n", "220", "250", "502", "221")
+	c.Close()
+	s.Close()
+	if log.Len() > 0 {
+		t.Error(log.String())
 	}
 }
