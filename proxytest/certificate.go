@@ -68,3 +68,12 @@ func leafOf(c *tls.Config) *x509.Certificate {
 	leaf, _ := x509.ParseCertificate(first.Certificate[0])
 	return leaf
 }
+
+// clientCertificate returns a certificate for a client, which is the caller's.
+func clientCertificate() *x509.Certificate {
+	c, err := x509.ParseCertificate(certificate().Certificate[0])
+	if err != nil {
+		panic("proxytest: " + err.Error())
+	}
+	return c
+}

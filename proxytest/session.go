@@ -17,6 +17,13 @@
 //	s := proxytest.NewServer(&smtpproxy.Proxy{Hook: hook, TLSConfig: new(tls.Config)})
 //	defer s.Close()
 //	c, err := smtp.Dial(s.Addr)
+//
+// [TestHook] tests what every hook has to stand, whatever it is for: odd lines, commands out of
+// order, clients that come at once and leave at any time.
+//
+//	func TestTheHookStandsWhateverComes(t *testing.T) {
+//		proxytest.TestHook(t, func() smtpproxy.Hook { return newHook(config) })
+//	}
 package proxytest
 
 import (
@@ -46,9 +53,10 @@ type Session struct {
 	server  server
 	replies []smtpproxy.Reply // since the client last sent something
 	failure error
-	failed  bool          // at the line that was sent last
-	leaves  bool          // the client leaves while the hook has its line
-	gone    chan struct{} // closed when the hook has been told of the end
+	failed  bool                                 // at the line that was sent last
+	called  func(cancel context.CancelCauseFunc) // is told how to end the Context of the hook's call; may be nil
+	decides func(smtpproxy.Decision)             // is told what a hook decides about a line; may be nil
+	gone    chan struct{}                        // closed when the hook has been told of the end
 	transcript
 }
 
@@ -72,7 +80,7 @@ func ResumeSession(p *smtpproxy.Proxy, conn smtpproxy.Connection, txn smtpproxy.
 	s := &Session{server: resume(conn, txn), gone: make(chan struct{})}
 	cfg, onFailure := *p, p.OnFailure
 	probe := &probe.Probe{
-		Decided:      noteDecision,
+		Decided:      s.noteDecision,
 		Failed:       func(err error) { s.failure, s.failed = err, true },
 		Disconnected: sync.OnceFunc(func() { close(s.gone) }),
 	}
@@ -98,10 +106,13 @@ func ResumeSession(p *smtpproxy.Proxy, conn smtpproxy.Connection, txn smtpproxy.
 }
 
 // noteDecision notes what a hook has decided, for the transcript.
-func noteDecision(ctx context.Context, hook string, d any, _ error) {
+func (s *Session) noteDecision(ctx context.Context, hook string, d any, _ error) {
+	decision, _ := d.(smtpproxy.Decision)
 	if w, ok := ctx.Value(watchKey{}).(*watch); ok {
-		decision, _ := d.(smtpproxy.Decision)
 		w.decided = append(w.decided, decided{hook, decision})
+	}
+	if s.decides != nil {
+		s.decides(decision)
 	}
 }
 
@@ -178,8 +189,8 @@ func (s *Session) Send(line string) smtpproxy.Decision {
 	w := new(watch)
 	ctx, cancel := context.WithCancelCause(s.session.Context())
 	defer cancel(nil)
-	if s.leaves {
-		cancel(smtpproxy.ErrClientGone)
+	if s.called != nil {
+		s.called(cancel)
 	}
 	d := s.session.Command(context.WithValue(ctx, watchKey{}, w), line)
 	s.decided(line, d, w, s.failed)
@@ -206,9 +217,9 @@ func (s *Session) Send(line string) smtpproxy.Decision {
 // SendAndLeave sends a line, and the client leaves while the hook has it: the hook's Context
 // is done, for [smtpproxy.ErrClientGone]. The connection is closed then, as by Close.
 func (s *Session) SendAndLeave(line string) smtpproxy.Decision {
-	s.leaves = true
+	s.called = func(cancel context.CancelCauseFunc) { cancel(smtpproxy.ErrClientGone) }
 	d := s.Send(line)
-	s.leaves = false
+	s.called = nil
 	s.Close()
 	return d
 }

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/seed3262c777/smtpproxy"
+	"github.com/seed3262c777/smtpproxy/proxytest"
 )
 
 // step is what a client sends, CRLF at its end included, and how the reply to
@@ -379,4 +380,11 @@ func TestRunTellsWhereItListensUntilItIsInterrupted(t *testing.T) {
 	if err := <-ended; err != nil {
 		t.Error(err)
 	}
+}
+
+func TestTheHookStandsWhateverComes(t *testing.T) {
+	response := base64.StdEncoding.EncodeToString([]byte("\x00locked\x00secret"))
+	proxytest.HookTest{Lines: []string{"XCLIENT ADDR=192.0.2.99", "AUTH PLAIN", response, "AUTH PLAIN " + response}}.Run(t, func() smtpproxy.Hook {
+		return chain(log.New(io.Discard, "", 0))
+	})
 }

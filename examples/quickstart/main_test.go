@@ -18,6 +18,7 @@ import (
 	"github.com/seed3262c777/smtpproxy"
 	"github.com/seed3262c777/smtpproxy/examples/internal/demo"
 	"github.com/seed3262c777/smtpproxy/gosmtp"
+	"github.com/seed3262c777/smtpproxy/proxytest"
 )
 
 // TestMain makes the test binary the program itself when a test starts it as
@@ -195,4 +196,10 @@ func TestAPortInUseIsOneLineAndExitStatus1(t *testing.T) {
 	if stdout.Len() > 0 {
 		t.Errorf("stdout is %q, want nothing", &stdout)
 	}
+}
+
+func TestTheHookStandsWhateverComes(t *testing.T) {
+	proxytest.HookTest{Lines: []string{"PING", "MAIL FROM:<a@b> XOORG=c", "MAIL FROM:<\">\"@b> XOORG="}}.Run(t, func() smtpproxy.Hook {
+		return logged(smtpproxy.HookFunc(hook), log.New(io.Discard, "", 0))
+	})
 }

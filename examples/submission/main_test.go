@@ -7,6 +7,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"io"
+	"log"
 	"net"
 	"net/textproto"
 	"os"
@@ -19,7 +20,9 @@ import (
 
 	"github.com/emersion/go-sasl"
 	"github.com/emersion/go-smtp"
+	"github.com/seed3262c777/smtpproxy"
 	"github.com/seed3262c777/smtpproxy/examples/internal/demo"
+	"github.com/seed3262c777/smtpproxy/proxytest"
 )
 
 // server is the program, run in a goroutine.
@@ -377,4 +380,8 @@ func TestAPortInUseIsAnErrorThatNamesTheFlag(t *testing.T) {
 			t.Errorf("%s: %v", flag, err)
 		}
 	}
+}
+
+func TestTheHookStandsWhateverComes(t *testing.T) {
+	proxytest.TestHook(t, func() smtpproxy.Hook { return guard{log.New(io.Discard, "", 0)} })
 }
