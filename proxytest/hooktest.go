@@ -36,7 +36,8 @@ import (
 //   - a write to what the library has given to the hook, or to a decision that it has returned.
 //
 // Run it with the race detector (go test -race), which reports by itself what is not locked
-// between connections. [HookTest] has what may be different for a hook.
+// between connections. There is no network: what only a connection tells, Command.Pipelined say,
+// is not set, and a Delay isn't waited for. [HookTest] has what may be different for a hook.
 func TestHook(t testing.TB, newHook func() smtpproxy.Hook) {
 	t.Helper()
 	HookTest{}.Run(t, newHook)

@@ -8,6 +8,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -127,6 +128,15 @@ var bad = []struct {
 				return nil, nil
 			})
 		}},
+	{"it waits for its client to leave", "RCPT TO:<bob@client0.example>: the hook has not returned within 50ms", HookTest{Patience: 50 * time.Millisecond},
+		func(<-chan struct{}) smtpproxy.Hook {
+			return onCommand(func(ctx *hookContext, cmd command, _ connection, _ transaction) (decision, error) {
+				if cmd.Verb() == "RCPT" {
+					<-ctx.Done() // TestMain finds out if that never comes
+				}
+				return nil, nil
+			})
+		}},
 	{"it goes on when its client has left", "though its client is gone", HookTest{Patience: time.Minute, grace: 20 * time.Millisecond},
 		func(<-chan struct{}) smtpproxy.Hook {
 			return onLine(func(cmd command) (decision, error) {
@@ -134,6 +144,34 @@ var bad = []struct {
 					time.Sleep(100 * time.Millisecond)
 				}
 				return nil, nil
+			})
+		}},
+	{"it looks whether its client has left, but not while it works", "though its client is gone", HookTest{Patience: time.Minute, grace: 20 * time.Millisecond},
+		func(<-chan struct{}) smtpproxy.Hook {
+			return onCommand(func(ctx *hookContext, cmd command, _ connection, _ transaction) (decision, error) {
+				if cmd.Line == "HELO client1.example" && ctx.Err() == nil {
+					time.Sleep(100 * time.Millisecond)
+				}
+				return nil, nil
+			})
+		}},
+	{"it doesn't return when the client connects", "(connection): the hook has not returned", HookTest{Patience: 50 * time.Millisecond},
+		func(end <-chan struct{}) smtpproxy.Hook {
+			return funcs{OnConnect: func(*hookContext, connection) (decision, error) {
+				<-end
+				return nil, nil
+			}}
+		}},
+	{"it keeps what is a call's in itself", "if other clients talk at once", HookTest{},
+		func(<-chan struct{}) smtpproxy.Hook {
+			var sender atomic.Value
+			return onLine(func(cmd command) (decision, error) {
+				if cmd.Verb() != "MAIL" {
+					return nil, nil
+				}
+				sender.Store(strings.ToLower(cmd.Line[:min(len(cmd.Line), 60)]))
+				time.Sleep(time.Millisecond) // looks it up
+				return reply{Code: 450, Lines: []string{strings.ToValidUTF8(sender.Load().(string), "?")}}, nil
 			})
 		}},
 	{"it takes what it knows of one connection for another's", "if other clients", HookTest{},
@@ -343,6 +381,12 @@ func TestABadHookIsFoundWithWhatToDoAboutIt(t *testing.T) {
 			if len(heard.errors) > fewFaults {
 				t.Errorf("%d errors are too many for one fault:\n%s", len(heard.errors), all)
 			}
+			if strings.Contains(all, "H "+neighbour) {
+				t.Errorf("this tells of a hook that isn't the test's:\n%s", all)
+			}
+			if strings.Contains(all, "panicked") && !strings.Contains(all, "/hooktest_test.go:") {
+				t.Errorf("this tells no place:\n%s", all)
+			}
 			t.Log(all)
 		})
 	}
@@ -440,13 +484,8 @@ var good = []struct {
 			return nil, nil
 		}}
 	}},
-	{"it accepts recipients itself, where there is no LMTP", HookTest{NoLMTP: true}, func() smtpproxy.Hook {
-		return onLine(func(cmd command) (decision, error) {
-			if cmd.Verb() == "RCPT" {
-				return reply{Code: 250}, nil
-			}
-			return nil, nil
-		})
+	{"it answers all itself, where there is no LMTP", HookTest{NoLMTP: true}, func() smtpproxy.Hook {
+		return onLine(func(command) (decision, error) { return reply{}, nil })
 	}},
 	{"it changes each refusal", HookTest{}, func() smtpproxy.Hook {
 		return funcs{OnReply: func(_ *hookContext, x exchange) (decision, error) {
