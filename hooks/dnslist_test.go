@@ -99,7 +99,7 @@ func TestClientsInADNSListAreRefused(t *testing.T) {
 		{"one of two does", hooks.DNSListOptions{}, "192.0.2.4", listed("192.0.2.4")},
 		{"other answers may count", hooks.DNSListOptions{Listed: prefixes("203.0.113.80/32")}, "192.0.2.3", listed("192.0.2.3")},
 		{"and these not then", hooks.DNSListOptions{Listed: prefixes("203.0.113.80/32")}, "192.0.2.1", ""},
-		{"none may", hooks.DNSListOptions{Listed: prefixes()}, "192.0.2.9", ""},
+		{"none may", hooks.DNSListOptions{Listed: []netip.Prefix{}}, "192.0.2.1", ""},
 		{"a private network", hooks.DNSListOptions{}, "10.0.2.1", ""},
 		{"in IPv6", hooks.DNSListOptions{}, "fc00::1", ""},
 		{"this machine", hooks.DNSListOptions{}, "127.0.0.1", ""},
@@ -113,9 +113,6 @@ func TestClientsInADNSListAreRefused(t *testing.T) {
 		{"its text alone", hooks.DNSListOptions{Reply: smtpproxy.Reply{Lines: []string{"See https://bl.example"}}}, "192.0.2.1", "554 5.7.1 See https://bl.example (close)"},
 	} {
 		row.o.Resolver = r
-		if row.o.Listed != nil && len(row.o.Listed) == 0 {
-			row.ip = "192.0.2.1"
-		}
 		for _, zone := range []string{"bl.example", "bl.example."} {
 			d := hooks.NewDNSList(zone, row.o)
 			for range 2 { // asked, and kept
@@ -142,9 +139,11 @@ func TestWhatIsNoZoneCanNotBeAsked(t *testing.T) {
 }
 
 func TestAListThatIsNotMadeLetsNobodyIn(t *testing.T) {
-	s := proxytest.NewSession(&smtpproxy.Proxy{Hook: &hooks.DNSList{}, Logger: slog.New(slog.DiscardHandler)})
-	if got := outcome(s.Connect()); !strings.HasPrefix(got, "421 ") || s.Failure() == nil {
-		t.Errorf("%q, %v", got, s.Failure())
+	for _, conn := range []smtpproxy.Connection{inPlaintext, onUnix} {
+		s := proxytest.ResumeSession(&smtpproxy.Proxy{Hook: &hooks.DNSList{}, Logger: slog.New(slog.DiscardHandler)}, conn, smtpproxy.Transaction{})
+		if got := outcome(s.Connect()); !strings.HasPrefix(got, "421 ") || s.Failure() == nil {
+			t.Errorf("%q, %v", got, s.Failure())
+		}
 	}
 }
 
@@ -233,6 +232,29 @@ func TestClientsWhoComeAtOnceAreOneQuestion(t *testing.T) {
 		wg.Wait()
 		if got := l.asked.Load(); got != 2 {
 			t.Errorf("asked %d times about 2 addresses", got)
+		}
+	})
+}
+
+func TestAFailureIsSharedByThoseWhoWaitForIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &lookup{f: func(context.Context, string) ([]netip.Addr, error) {
+			time.Sleep(time.Second)
+			return nil, errors.New("away")
+		}}
+		d := hooks.NewDNSList("bl.example", hooks.DNSListOptions{Resolver: l})
+		began := time.Now()
+		var wg sync.WaitGroup
+		for range 10 {
+			wg.Go(func() {
+				if got := isListed(t, d, "192.0.2.1"); got != "" || time.Since(began) != time.Second {
+					t.Errorf("%q after %v", got, time.Since(began))
+				}
+			})
+		}
+		wg.Wait()
+		if got := l.asked.Load(); got != 1 {
+			t.Errorf("asked %d times", got)
 		}
 	})
 }

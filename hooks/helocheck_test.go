@@ -19,7 +19,7 @@ func TestMailOfAClientIsRefusedWhoseGreetingCanNotBeTrue(t *testing.T) {
 		unqualified = "550 5.7.1 You have greeted with a name that isn't fully qualified"
 	)
 	zero := &hooks.CheckHELO{}
-	own := &hooks.CheckHELO{Own: []string{"mx.example", "[192.0.2.25]"}, RequireDot: true}
+	own := &hooks.CheckHELO{Own: []string{"mx.example", "mail.example.", "[192.0.2.25]"}, RequireDot: true}
 	for _, row := range []struct {
 		why, name, ip string
 		c             *hooks.CheckHELO
@@ -61,6 +61,7 @@ func TestMailOfAClientIsRefusedWhoseGreetingCanNotBeTrue(t *testing.T) {
 		{"of whom nothing is known, likewise", "[192.0.2.2]", "0.0.0.0", zero, ""},
 		{"the server's name", "mx.example", "192.0.2.1", own, mine},
 		{"in any case, with a dot", "MX.example.", "192.0.2.1", own, mine},
+		{"a name that is set with a dot", "mail.example", "192.0.2.1", own, mine},
 		{"the server's address", "[192.0.2.25]", "192.0.2.1", own, mine},
 		{"a name that only ends so", "a.mx.example", "192.0.2.1", own, ""},
 	} {

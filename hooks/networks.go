@@ -59,9 +59,6 @@ func isIn(networks []netip.Prefix, ip netip.Addr) bool {
 
 // orElse returns a reply that a user has set; what is zero in it is as in another one.
 func orElse(set, otherwise smtpproxy.Reply) smtpproxy.Reply {
-	if set.Restart != nil {
-		return set // it isn't valid with something else
-	}
 	if set.Code == 0 && set.Enhanced == (smtpproxy.EnhancedCode{}) {
 		set.Enhanced = otherwise.Enhanced
 	}
