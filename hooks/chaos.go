@@ -253,7 +253,7 @@ func networkOf(text string) (netip.Prefix, error) {
 	if err != nil {
 		return p, fmt.Errorf("client %q: neither an address nor a network", text)
 	}
-	return p.Masked(), nil
+	return p, nil
 }
 
 // expression returns an expression; empty is none.
@@ -349,7 +349,6 @@ func (c *Chaos) Connect(ctx *smtpproxy.Context, conn smtpproxy.Connection) (smtp
 
 // Command implements smtpproxy.Hook.
 func (c *Chaos) Command(ctx *smtpproxy.Context, cmd smtpproxy.Command, conn smtpproxy.Connection, txn smtpproxy.Transaction) (smtpproxy.Decision, error) {
-	smtpproxy.State[chaosState](ctx).content = false
 	if cmd.SASL || c.idle() {
 		return nil, nil
 	}
@@ -368,9 +367,16 @@ func (c *Chaos) Command(ctx *smtpproxy.Context, cmd smtpproxy.Command, conn smtp
 // Reply implements smtpproxy.ReplyHook.
 func (c *Chaos) Reply(ctx *smtpproxy.Context, x smtpproxy.Exchange) (smtpproxy.Decision, error) {
 	s := smtpproxy.State[chaosState](ctx)
-	isContent := s.content || x.Passed.Verb() == "BDAT" && isLastChunk(x.Passed.Args())
-	s.content = x.Reply.Code == 354 || s.content && x.Recipient >= 0
-	if x.By != smtpproxy.ByServer || !isContent || c.idle() {
+	isContent := false
+	switch x.Passed.Verb() {
+	case "DATA":
+		isContent = s.content
+	case "BDAT":
+		isContent = isLastChunk(x.Passed.Args())
+	}
+	last := x.Transaction.Recipients.Len() - 1
+	s.content = x.Reply.Code == 354 || isContent && x.Recipient >= 0 && x.Recipient < last
+	if !isContent || c.idle() {
 		return nil, nil
 	}
 	m := moment{at: "message", sender: x.Transaction.Sender, recipients: mailboxes(x.Transaction.Recipients, x.Recipient)}

@@ -303,6 +303,9 @@ func TestAPortThatIsUsedAgainIsTheNewClients(t *testing.T) {
 	if line, err := replies.ReadString('\n'); line != "250 Hello\r\n" {
 		t.Errorf("the new one: %q, %v", line, err)
 	}
+	if n := hooks.ChaosConns(chaos); n != 1 {
+		t.Errorf("%d connections are known, want that of the new one", n)
+	}
 	io.WriteString(again, "NOOP\r\n")
 	if line, err := replies.ReadString('\n'); line != "" || ended(t, err) != "dropped" {
 		t.Errorf("the new one: %q, %v", line, err)
@@ -316,7 +319,7 @@ func TestTheListenerHidesNothing(t *testing.T) {
 		t.Skip("who is at a unix socket is known on Linux")
 	}
 	for _, network := range []string{"tcp", "unix"} {
-		chaos := chaosOf(t, hooks.ChaosRule{At: "connect", Delay: hooks.Duration(50 * time.Millisecond)}, hooks.ChaosRule{At: "RSET", Drop: true})
+		chaos := chaosOf(t, hooks.ChaosRule{At: "RSET", Drop: true})
 		addr := "127.0.0.1:0"
 		if network == "unix" {
 			addr = filepath.Join(t.TempDir(), "s")
@@ -334,13 +337,13 @@ func TestTheListenerHidesNothing(t *testing.T) {
 		served := make(chan error, 1)
 		p := silent(chaos)
 		p.Hook = smtpproxy.Chain(look, chaos)
-		go func() { served <- gosmtp.Serve(srv, chaos.Listener(l), p) }()
 		c, err := net.Dial(network, l.Addr().String())
 		if err != nil {
 			t.Fatal(err)
 		}
 		c.SetDeadline(time.Now().Add(20 * time.Second))
-		io.WriteString(c, "NOOP\r\n")
+		io.WriteString(c, "NOOP\r\n") // before it is accepted
+		go func() { served <- gosmtp.Serve(srv, chaos.Listener(l), p) }()
 		r := bufio.NewReader(c)
 		r.ReadString('\n')
 		r.ReadString('\n')
@@ -377,7 +380,47 @@ func TestTheListenerAsksNothingInAccept(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if beneath := c.(interface{ NetConn() net.Conn }).NetConn(); beneath.LocalAddr() != c.LocalAddr() {
+		t.Errorf("beneath is %v", beneath)
+	}
 	c.Close()
+}
+
+func TestAConnectionThatIsClosedIsNotKnownAgain(t *testing.T) {
+	for _, closesFirst := range []bool{false, true} {
+		testClosed(t, closesFirst)
+	}
+}
+
+func testClosed(t *testing.T, closesFirst bool) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	client, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer client.Close()
+	chaos := new(hooks.Chaos)
+	c, err := chaos.Listener(l).Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	known := func(want int) {
+		t.Helper()
+		if c.RemoteAddr().String() != client.LocalAddr().String() || hooks.ChaosConns(chaos) != want {
+			t.Errorf("%v, %d connections are known, want %d", c.RemoteAddr(), hooks.ChaosConns(chaos), want)
+		}
+	}
+	if !closesFirst {
+		known(1)
+		known(1)
+	}
+	c.Close()
+	known(0)
 }
 
 type shyListener struct{ net.Listener }

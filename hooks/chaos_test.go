@@ -96,6 +96,7 @@ func TestChaosStrikesWhereARuleSays(t *testing.T) {
 		{"a message that the hook has refused is none", hooks.ChaosRule{At: "message", Drop: true}, []string{"EHLO x", "DATA", "BDAT 0 LAST", "NOOP"}, "220 250 503 502 250"},
 		{"an LMTP message, behind the last status", hooks.ChaosRule{At: "message", Drop: true}, lmtp, "220 250 250 250 250 354 250 250 closed"},
 		{"the status of one recipient", hooks.ChaosRule{At: "message", Recipient: "carol", Skip: 1, Drop: true}, append(slices.Clone(lmtp), lmtp[1:]...), "220 250 250 250 250 354 250 250 250 250 250 354 250 250 closed"},
+		{"what comes behind an LMTP message is none", hooks.ChaosRule{At: "message", Skip: 2, Drop: true}, append(slices.Clone(lmtp), "NOOP", "DATA"), "220 250 250 250 250 354 250 250 250 503"},
 		{"a delay of the line", hooks.ChaosRule{At: "RCPT", Delay: hooks.Duration(time.Second)}, aMessage[:3], "220 250 250 1s 250"},
 
 		{"of a client", hooks.ChaosRule{At: "NOOP", Client: "192.0.2.1", Code: 450}, []string{"NOOP"}, "220 450"},
@@ -211,6 +212,9 @@ func TestTheSameSeedStrikesAtTheSame(t *testing.T) {
 	}
 	if beside := run(7, half, hooks.ChaosRule{At: "RSET", Probability: 0.1, Code: 450}); beside != one {
 		t.Error("a rule behind it makes a difference")
+	}
+	if behind := run(7, hooks.ChaosRule{At: "RSET", Probability: 0.5, Code: 450}, half); behind == one {
+		t.Error("each rule has the same chances")
 	}
 	if n := strings.Count(one, "450"); n < 70 || n > 130 {
 		t.Errorf("%d of 200 with a chance of a half", n)
@@ -365,5 +369,16 @@ func TestRulesMayBeChangedWhileManyConnectionsGoOn(t *testing.T) {
 	c.Set(0)
 	if got := inChaos(c, aMessage...); got != noChaos {
 		t.Error(got)
+	}
+}
+
+func TestADATAThatTheServerRefusesIsNoMessage(t *testing.T) {
+	s := proxytest.NewSession(&smtpproxy.Proxy{Hook: chaosOf(t, hooks.ChaosRule{At: "message", Skip: 1, Drop: true})})
+	lines := []string{"MAIL FROM:<a@b>", "RCPT TO:<c@d>", "DATA", "."}
+	got := chaosCodes(s, append([]string{"LHLO x"}, lines...)...)
+	s.Answer("DATA", 451)
+	got += " " + chaosCodes(s, lines...)[len("250 "):] // without the last reply once more
+	if want := "250 250 250 354 250 250 250 451"; got != want {
+		t.Errorf("%s, want %s", got, want)
 	}
 }

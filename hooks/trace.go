@@ -321,10 +321,11 @@ const mask = "****"
 // maxShown is how much of a line, or of a text, is shown.
 const maxShown = 1024
 
-// mayHide tells whether a line holds something that isn't shown, or is so long that it might.
+// mayHide tells whether a line holds something that isn't shown, as each of a SASL exchange does,
+// or is so long that it might.
 func mayHide(cmd smtpproxy.Command) bool {
 	s := cmd.String()
-	return cmd.SASL || strings.HasSuffix(s, mask) || len(s) > maxShown
+	return strings.HasSuffix(s, mask) || len(s) > maxShown
 }
 
 // textOf returns the text of a reply, in one line.

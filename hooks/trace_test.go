@@ -84,7 +84,7 @@ func TestTraceHasOneRecordForEachReplyAndASummary(t *testing.T) {
 	s.Answer("RCPT", 250)
 	s.Answer("RCPT", 550, "5.1.1 No such user")
 	s.Connect()
-	for _, line := range []string{"HELO client.example", "MAIL FROM:<a@example.com>", "RCPT TO:<b@example.org>", "RCPT TO:<c@example.org>", "DATA"} {
+	for _, line := range []string{"EHLO client.example", "MAIL FROM:<a@example.com>", "RCPT TO:<b@example.org>", "RCPT TO:<c@example.org>", "DATA"} {
 		s.Send(line)
 	}
 	s.SendContent()
@@ -93,7 +93,7 @@ func TestTraceHasOneRecordForEachReplyAndASummary(t *testing.T) {
 	}
 	want := `msg=connected remote=192.0.2.1 port=49152
 msg=command remote=192.0.2.1 code=220 by=server reply="proxytest.example ESMTP"
-msg=command remote=192.0.2.1 code=250 by=server line="HELO client.example" reply=server.example
+msg=command remote=192.0.2.1 code=250 by=server line="EHLO client.example" reply="server.example / PIPELINING / 8BITMIME / SIZE 0 / ENHANCEDSTATUSCODES / CHUNKING / SMTPUTF8 / AUTH PLAIN LOGIN / STARTTLS"
 msg=command remote=192.0.2.1 code=250 by=server line="MAIL FROM:<a@example.com>" reply="2.1.0 Sender OK"
 msg=command remote=192.0.2.1 code=250 by=server line="RCPT TO:<b@example.org>" reply="2.0.0 OK"
 msg=command remote=192.0.2.1 code=550 by=server line="RCPT TO:<c@example.org>" reply="5.1.1 No such user"
@@ -104,7 +104,7 @@ msg=command remote=192.0.2.1 code=250 by=server line="NOOP 1" passed="NOOP 2" re
 msg=command remote=192.0.2.1 code=503 by=library line="RCPT TO:<late@example.org>" reply="5.5.1 Missing MAIL command"
 level=ERROR msg=hook-failed remote=192.0.2.1 hook=broken cause=error line="ETRN x"
 msg=command remote=192.0.2.1 code=421 by=failure line="ETRN x" reply="4.3.0 Service not available, closing transmission channel"
-msg=disconnected remote=192.0.2.1 by=hook reason="hook failed" code=421 received=0 sent=0 commands="helo=1 mail=1 rcpt=1/3 data=1 vrfy=1 noop=1 etrn=0/1 commands=6/9"
+msg=disconnected remote=192.0.2.1 by=hook reason="hook failed" code=421 received=0 sent=0 commands="ehlo=1 mail=1 rcpt=1/3 data=1 vrfy=1 noop=1 etrn=0/1 commands=6/9"
 `
 	if got := log(); got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
@@ -141,6 +141,8 @@ func TestTraceSummaryCountsCommandsNotReplies(t *testing.T) {
 			[]string{"EHLO x", "MAIL FROM:<>", "RCPT TO:<b@c>", "BDAT 3", "BDAT 0 LAST", "QUIT"}, "ehlo=1 mail=1 rcpt=1 bdat=2 quit=1 commands=6"},
 		{"what no server knows", nil, nil, []string{"EHLO x", "PING", "HELP", "\x01", "?"}, "ehlo=1 unknown=0/3 help=0/1 commands=1/5"},
 		{"but if it is accepted", aHook("PING", smtpproxy.Reply{}, nil), nil, []string{"PING", "PONG"}, "ping=1 unknown=0/1 commands=1/2"},
+		{"a password that a server takes for a command", nil, func(s *proxytest.Session) { s.Answer("AUTH", 535); s.Answer("SESAME", 250) },
+			[]string{"EHLO x", "AUTH PLAIN " + plain, "Sesame"}, "ehlo=1 auth=0/1 unknown=1 commands=2/3"},
 		{"verbs that a client makes up are bounded", smtpproxy.HookFunc(func(*smtpproxy.Context, smtpproxy.Command, smtpproxy.Connection, smtpproxy.Transaction) (smtpproxy.Decision, error) {
 			return smtpproxy.Reply{}, nil
 		}), nil, many, "xag=1 xah=1"},
@@ -298,6 +300,8 @@ var canaries = []struct {
 	{"where a hook has put it in", false, []string{"XPUT"}},
 	{"an answer to a hook that ends the dialogue", false, []string{"XOWN", "end " + canary}},
 	{"in a command that is pipelined before", true, []string{"AUTH PLAIN " + canary, canary, "NOOP", "RSET"}},
+	{"one that a hook repeats", false, []string{"AUTH PLAIN hooked " + canary}},
+	{"one that a hook repeats decoded", false, []string{"AUTH PLAIN " + base64.StdEncoding.EncodeToString([]byte("\x00hooked\x00"+canary))}},
 	{"XCLIENT, which has no password", false, []string{"XCLIENT ADDR=198.51.100.7 LOGIN=alice", "AUTH PLAIN " + canary}},
 }
 
@@ -311,6 +315,11 @@ var own = smtpproxy.HookFunc(func(_ *smtpproxy.Context, cmd smtpproxy.Command, _
 		return smtpproxy.Reply{Code: 334, Lines: []string{"Password for " + strings.ToLower(cmd.Verb())}}, nil
 	case cmd.Verb() == "XPUT":
 		return smtpproxy.Pass{Command: "PASS " + canary}, nil
+	case cmd.Verb() == "AUTH":
+		decoded, _ := base64.StdEncoding.DecodeString(strings.TrimPrefix(cmd.Line, "AUTH PLAIN "))
+		if _, pass, ok := strings.Cut(cmd.Line+string(decoded), "hooked"); ok {
+			return smtpproxy.Reply{Code: 535, Lines: []string{"That is wrong: " + strings.Trim(pass, "\x00 ")}}, nil
+		}
 	case cmd.SASL && strings.HasPrefix(cmd.Line, "wrong"):
 		return smtpproxy.Reply{Code: 535, Lines: []string{"That is wrong: " + cmd.Line}}, nil
 	case cmd.SASL && strings.HasPrefix(cmd.Line, "end"):
@@ -463,6 +472,9 @@ func TestAClientCannotWriteARecordOfItsOwn(t *testing.T) {
 			if err := json.Unmarshal([]byte(record), &got); err != nil || got.Remote != "192.0.2.1" {
 				t.Errorf("%q: the record %s", line, record)
 			}
+		}
+		if strings.ContainsAny(tr.String(), "\u2028\u0085\u202e\x1b\t") {
+			t.Errorf("%q: the records %q", line, tr.String())
 		}
 		bare := strings.Split(strings.TrimSuffix(tr.String(), "\n"), "\n")
 		if len(texts) != 3 || len(jsons) != 3 || len(bare) != 3 {

@@ -50,7 +50,7 @@ func TestTheSocketIsGoneBehindIt(t *testing.T) {
 }
 
 func TestOnlyAUserOfTheTableSendsAndAsItSays(t *testing.T) {
-	table := senders{1000: {"alice@example.com", "sales@example.com"}, 1001: {"bob@example.com"}, 0: {"root@example.com"}}
+	table := senders{1000: {"alice@example.com", "sales@example.com", ""}, 1001: {"bob@example.com"}, 0: {"root@example.com"}}
 	known := func(id uint32) smtpproxy.UID { return smtpproxy.UID{ID: id, Valid: true} }
 	for _, row := range []struct {
 		why  string

@@ -99,6 +99,7 @@ func traceLog(t *testing.T) (path string) {
 		{"127.0.0.24", []string{"", "EHLO x", forged, `NOOP " ` + forged, "NOOP \\\" " + forged, "MAIL FROM:<" + forged + ">", "EHLO \"" + forged, "HELO " + forged, "QUIT"},
 			[]int{220, 250, 501, 250, 250, 501, 250, 250, 221}},
 		{"127.0.0.25", []string{"", "EHLO x", "MAIL FROM:<fail@example.com>"}, []int{220, 250, 421}},
+		{"127.0.0.26", []string{"", "GET / HTTP/1.1"}, []int{220, 502}},
 	} {
 		k := dial(t, c.ip, l.Addr().String())
 		for i, line := range c.lines {
@@ -143,7 +144,7 @@ func TestFail2banFindsThoseWhoAreToBeFoundInTheLogOfTrace(t *testing.T) {
 	log := traceLog(t)
 	auth := []string{"127.0.0.11", "127.0.0.12", "2001:db8::7"}
 	normal := append([]string{"127.0.0.13", "127.0.0.14", "127.0.0.15"}, auth...)
-	aggressive := append([]string{"127.0.0.16", "127.0.0.24"}, normal...) // who forges isn't understood
+	aggressive := append([]string{"127.0.0.16", "127.0.0.24", "127.0.0.26"}, normal...) // who forges isn't understood
 	for _, row := range []struct {
 		mode string
 		want []string
