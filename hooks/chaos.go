@@ -374,8 +374,7 @@ func (c *Chaos) Reply(ctx *smtpproxy.Context, x smtpproxy.Exchange) (smtpproxy.D
 	case "BDAT":
 		isContent = isLastChunk(x.Passed.Args())
 	}
-	last := x.Transaction.Recipients.Len() - 1
-	s.content = x.Reply.Code == 354 || isContent && x.Recipient >= 0 && x.Recipient < last
+	s.content = x.Reply.Code == 354 || isContent && x.Recipient >= 0 // another status may come
 	if !isContent || c.idle() {
 		return nil, nil
 	}
