@@ -78,6 +78,8 @@ func (w *witness) NewSession(c *smtp.Conn) (smtp.Session, error) {
 	return w, nil
 }
 
+func (w *witness) Mail(string, *smtp.MailOptions) error { return nil }
+
 func (w *witness) Reset()        {}
 func (w *witness) Logout() error { return nil }
 
@@ -215,6 +217,39 @@ func TestClientsWithoutAPROXYHeaderKeepNobodyWaiting(t *testing.T) {
 				t.Errorf("with silent clients, Close took %v", took)
 			}
 		})
+	}
+}
+
+// A load balancer that speaks TLS to the server may put its header inside of it. Then it's the
+// listener that has read the header which knows of TLS, and no hook does.
+func TestAHeaderMayComeInsideTLS_james2634(t *testing.T) {
+	tcp, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := new(witness)
+	srv := smtp.NewServer(w)
+	srv.ErrorLog = log.New(io.Discard, "", 0)
+	l := &proxyproto.Listener{Listener: tls.NewListener(tcp, serverTLS())}
+	served := make(chan error, 1)
+	go func() { served <- gosmtp.Serve(srv, l, &smtpproxy.Proxy{Hook: w}) }()
+	defer func() { srv.Close(); <-served }()
+
+	k := dial(t, tcp.Addr().String())
+	k.handshake()
+	io.WriteString(k, "PROXY TCP4 192.0.2.7 198.51.100.1 7777 25\r\n")
+	k.say("", "220")
+	k.say("EHLO client.example", "250")
+	k.say("MAIL FROM:<a@example.com>", "250")
+	k.say("QUIT", "221")
+	conns, _ := w.take()
+	if len(conns) == 0 {
+		t.Fatal("the hook wasn't called")
+	}
+	for _, conn := range conns {
+		if conn.RemoteIP.String() != "192.0.2.7" || conn.TLS.Protocol != "" {
+			t.Errorf("a hook was told of %v, TLS %q", conn.RemoteIP, conn.TLS.Protocol)
+		}
 	}
 }
 
