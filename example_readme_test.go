@@ -108,7 +108,7 @@ func TestEachExampleIsCompleteByItself(t *testing.T) {
 func TestTheFilesThatTheDocumentsLinkToExist(t *testing.T) {
 	code := regexp.MustCompile("`[^`]*`")
 	link := regexp.MustCompile(`\]\(([^)#:]+)(?:#[^)]*)?\)`)
-	for _, name := range []string{"README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "examples/README.md"} {
+	for _, name := range []string{"README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "examples/README.md", "docs/demand.md"} {
 		text, err := os.ReadFile(name)
 		if err != nil {
 			t.Fatal(err)
