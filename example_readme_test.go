@@ -16,17 +16,29 @@ import (
 )
 
 func TestGuestsMayWriteToTwoRecipients(t *testing.T) {
-	s := proxytest.NewSession(&smtpproxy.Proxy{Hook: smtpproxy.HookFunc(limitGuests)})
-	s.Send("EHLO client.example")
-	s.Send("MAIL FROM:<alice@example.com>")
-	for want := range 4 {
-		if n := s.Transaction().Recipients.Len(); n != min(want, 2) {
-			t.Errorf("%d recipients after %d RCPT", n, want)
-		}
-		s.Send("RCPT TO:<bob@example.org>")
+	proxytest.Run(t, "testdata/guests.txtar", func(*testing.T) *smtpproxy.Proxy {
+		return &smtpproxy.Proxy{Hook: smtpproxy.HookFunc(limitGuests)}
+	})
+}
+
+func TestThereIsNoMailOutsideOfTLS(t *testing.T) {
+	proxytest.Run(t, "testdata/onlyintls.txtar", func(*testing.T) *smtpproxy.Proxy {
+		return &smtpproxy.Proxy{Hook: smtpproxy.HookFunc(onlyInTLS)}
+	})
+}
+
+func TestTheDialogueInTheREADMEIsPlayed(t *testing.T) {
+	readme, err := os.ReadFile("README.md")
+	if err != nil {
+		t.Fatal(err)
 	}
-	if got := s.Reply().Code; got != 452 {
-		t.Errorf("the last RCPT got %d, want 452", got)
+	played, err := os.ReadFile("testdata/guests.txtar")
+	if err != nil {
+		t.Fatal(err)
+	}
+	shown := regexp.MustCompile("(?s)\n```text\n(.*?\n)```\n").FindAllSubmatch(readme, -1)
+	if len(shown) != 1 || !strings.HasPrefix(string(played), string(shown[0][1])) {
+		t.Errorf("testdata/guests.txtar doesn't begin with what the README shows: %s", shown)
 	}
 }
 

@@ -16,8 +16,11 @@ type answers struct {
 	byVerb map[string][]smtpproxy.Reply
 }
 
-// take returns the next answer to a verb, if there is one.
+// take returns the next answer to a verb, if there is one; nil has none.
 func (a *answers) take(verb string) (r smtpproxy.Reply, ok bool) {
+	if a == nil {
+		return r, false
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	all := a.byVerb[verb]
@@ -28,9 +31,22 @@ func (a *answers) take(verb string) (r smtpproxy.Reply, ok bool) {
 	return all[0], true
 }
 
+// left returns how many answers are still to be taken, by verb.
+func (a *answers) left() map[string]int {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	n := make(map[string]int)
+	for verb, all := range a.byVerb {
+		n[verb] = len(all)
+	}
+	return n
+}
+
 // add sets an answer. If it can't be one, it returns what is wrong with it.
 func (a *answers) add(verb string, code int, lines []string) (mistake string) {
-	verb = smtpproxy.Command{Line: verb}.Verb()
+	if verb != connecting {
+		verb = smtpproxy.Command{Line: verb}.Verb()
+	}
 	switch {
 	case verb == "":
 		return "Answer without a verb"
@@ -57,7 +73,7 @@ func (a *answers) add(verb string, code int, lines []string) (mistake string) {
 func mayAnswer(verb string, code int) bool {
 	switch code / 100 {
 	case 2, 4, 5:
-		return true
+		return verb != connecting || code/100 != 2 || code == 220
 	}
 	return verb == "AUTH" && code == 334 || verb == "DATA" && code == 354
 }

@@ -1,8 +1,11 @@
 package proxytest_test
 
 import (
+	"bytes"
 	"fmt"
+	"io"
 	"strings"
+	"testing"
 
 	"github.com/seed3262c777/smtpproxy"
 	"github.com/seed3262c777/smtpproxy/proxytest"
@@ -24,6 +27,71 @@ func Example() {
 	decision := s.Send("RCPT TO:<nobody@example.org>")
 	fmt.Println(decision)
 	// Output: 550 5.1.1 No such user
+}
+
+// In a test, this plays each dialogue in the files. That of testdata/nobody.txtar may be no
+// more than
+//
+//	Nobody has no mailbox.
+//
+//	-- mail to nobody --
+//	C: EHLO client.example
+//	C: MAIL FROM:<alice@example.com>
+//	C: RCPT TO:<nobody@example.org>
+//	= Transaction.Recipients.Len 0
+//
+// at first: with PROXYTEST_UPDATE=1 in the environment of "go test", what is said between
+// those lines is written into it, among that
+//
+//	H: 550 5.1.1 No such user
+func ExampleRun() {
+	var t *testing.T // of func TestNobody(t *testing.T)
+	proxytest.Run(t, "testdata/*.txtar", func(*testing.T) *smtpproxy.Proxy {
+		return &smtpproxy.Proxy{Hook: smtpproxy.HookFunc(noNobody)}
+	})
+}
+
+// memory is a file for a recording.
+type memory struct{ bytes.Buffer }
+
+func (*memory) Close() error { return nil }
+
+// Here a session of a test is recorded; it may as well be one of a server's, behind
+// a listener. The user has another password.
+func ExampleRecord() {
+	var file memory
+	p := &smtpproxy.Proxy{
+		Hook:      smtpproxy.HookFunc(noNobody),
+		Observers: []smtpproxy.Observer{proxytest.Record(func(smtpproxy.Connection) io.WriteCloser { return &file })},
+	}
+	s := proxytest.NewSession(p)
+	s.Connect()
+	s.Send("HELO client.example")
+	s.Send("AUTH PLAIN AGFsaWNlAHNlc2FtZQ==")
+	s.Send("MAIL FROM:<alice@example.com>")
+	s.Send("RCPT TO:<nobody@example.org>")
+	s.Answer("RCPT", 452, "4.2.2 Mailbox full")
+	s.Send("RCPT TO:<bob@example.org>")
+	s.Close()
+
+	_, dialogue, _ := strings.Cut(file.String(), "\n\n")
+	fmt.Print(dialogue)
+	// Output:
+	// -- session --
+	// C: (connection)
+	// S: 220 proxytest.example ESMTP
+	// C: HELO client.example
+	// S: 250 server.example
+	// C: AUTH PLAIN AGFsaWNlAHBhc3N3b3Jk
+	// S: 235 2.7.0 Authentication successful
+	// C: MAIL FROM:<alice@example.com>
+	// S: 250 2.1.0 Sender OK
+	// C: RCPT TO:<nobody@example.org>
+	// H: 550 5.1.1 No such user
+	// A: RCPT 452 4.2.2 Mailbox full
+	// C: RCPT TO:<bob@example.org>
+	// S: 452 4.2.2 Mailbox full
+	// C: (gone)
 }
 
 // oneRecipient lets only authenticated clients write to more than one

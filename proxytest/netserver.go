@@ -275,7 +275,7 @@ func (s *Server) serve(c net.Conn) {
 		lmtpOnly: s.lmtp,
 		tls:      true, // that is the Proxy's: the server itself doesn't offer it
 	}}
-	err := x.send(greeting)
+	err := x.send(x.server.greet())
 	for err == nil && !x.over {
 		var line string
 		if line, err = x.line(); err == nil {

@@ -50,6 +50,17 @@ var (
 	syntaxError = text(501, "5.5.4 Syntax error in parameters")
 )
 
+// connecting stands for a verb where the answer is the server's greeting.
+const connecting = "(connection)"
+
+// greet returns the server's greeting.
+func (v *server) greet() smtpproxy.Reply { return v.answer(connecting, greeting) }
+
+// afresh returns a server to which the same client comes on a fresh connection.
+func (v *server) afresh(tls bool) server {
+	return server{answers: v.answers, lmtpOnly: v.lmtpOnly, tls: tls}
+}
+
 // execute executes a line and returns the replies to it: one, but for the last
 // chunk of an LMTP message.
 func (v *server) execute(line string) []smtpproxy.Reply {

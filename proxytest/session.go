@@ -1,35 +1,8 @@
-// Package proxytest tests hooks, and what stands behind and before them.
-//
-// A [Session] does it without a network: lines in, decisions out.
-//
-//	s := proxytest.NewSession(&smtpproxy.Proxy{Hook: hook})
-//	s.Send("EHLO client.example")
-//	s.Send("MAIL FROM:<alice@example.com>")
-//	d := s.Send("RCPT TO:<bob@example.org>") // smtpproxy.Pass or smtpproxy.Reply
-//
-// Behind the hook stands a fake server. It says what a good server would say,
-// unless the test has set its answer, so that Connection and Transaction are
-// what they would be in a real dialogue. All else is the library itself.
-//
-// A [Server] is the same behind a real connection, for a client that is a real one: without TLS,
-// with STARTTLS, with TLS from the first octet, and for LMTP on a unix socket.
-//
-//	s := proxytest.NewServer(&smtpproxy.Proxy{Hook: hook, TLSConfig: new(tls.Config)})
-//	defer s.Close()
-//	c, err := smtp.Dial(s.Addr)
-//
-// [TestHook] tests what every hook has to stand, whatever it is for: odd lines, commands out of
-// order, clients that come at once and leave at any time.
-//
-//	func TestTheHookStandsWhateverComes(t *testing.T) {
-//		proxytest.TestHook(t, func() smtpproxy.Hook { return newHook(config) })
-//	}
 package proxytest
 
 import (
 	"context"
 	"fmt"
-	"net/netip"
 	"slices"
 	"sync"
 
@@ -56,6 +29,7 @@ type Session struct {
 	failed  bool                                 // at the line that was sent last
 	called  func(cancel context.CancelCauseFunc) // is told how to end the Context of the hook's call; may be nil
 	decides func(smtpproxy.Decision)             // is told what a hook decides about a line; may be nil
+	leaves  bool                                 // the client leaves while the hook has its line
 	gone    chan struct{}                        // closed when the hook has been told of the end
 	transcript
 }
@@ -64,12 +38,7 @@ type Session struct {
 // connected to 192.0.2.25 port 25 and not said anything yet. p is copied and
 // not changed.
 func NewSession(p *smtpproxy.Proxy) *Session {
-	return ResumeSession(p, smtpproxy.Connection{
-		RemoteIP:   netip.AddrFrom4([4]byte{192, 0, 2, 1}),
-		RemotePort: 49152,
-		LocalIP:    netip.AddrFrom4([4]byte{192, 0, 2, 25}),
-		LocalPort:  25,
-	}, smtpproxy.Transaction{})
+	return ResumeSession(p, defaultClient, smtpproxy.Transaction{})
 }
 
 // ResumeSession returns a session in the midst of a dialogue: the hook finds
@@ -143,11 +112,11 @@ func (s *Session) Connect() smtpproxy.Decision {
 }
 
 // greet lets the server greet.
-func (s *Session) greet() { s.reply(greeting) }
+func (s *Session) greet() { s.reply(s.server.greet()) }
 
 // startAfresh lets the server start afresh, and greet.
 func (s *Session) startAfresh() {
-	s.server = server{answers: s.server.answers, tls: s.server.tls}
+	s.server = s.server.afresh(s.server.tls)
 	s.greet()
 }
 
@@ -193,6 +162,11 @@ func (s *Session) Send(line string) smtpproxy.Decision {
 		s.called(cancel)
 	}
 	d := s.session.Command(context.WithValue(ctx, watchKey{}, w), line)
+	if s.leaves {
+		s.b.WriteString("C: (leaves) ")
+	} else {
+		s.b.WriteString("C: ")
+	}
 	s.decided(line, d, w, s.failed)
 	if reply, ok := d.(smtpproxy.Reply); ok && reply.Restart != nil {
 		s.startAfresh()
@@ -217,10 +191,11 @@ func (s *Session) Send(line string) smtpproxy.Decision {
 // SendAndLeave sends a line, and the client leaves while the hook has it: the hook's Context
 // is done, for [smtpproxy.ErrClientGone]. The connection is closed then, as by Close.
 func (s *Session) SendAndLeave(line string) smtpproxy.Decision {
-	s.called = func(cancel context.CancelCauseFunc) { cancel(smtpproxy.ErrClientGone) }
+	s.called, s.leaves = func(cancel context.CancelCauseFunc) { cancel(smtpproxy.ErrClientGone) }, true
 	d := s.Send(line)
-	s.called = nil
-	s.Close()
+	s.called, s.leaves = nil, false
+	s.session.Close()
+	s.ended()
 	return d
 }
 
@@ -244,7 +219,7 @@ func (s *Session) StartTLS(t smtpproxy.TLS) {
 	s.mustBe(s.server.handshake, "StartTLS without a 220 to STARTTLS from the server")
 	s.replies = nil
 	s.line("C: (TLS handshake)")
-	s.server = server{answers: s.server.answers, tls: true}
+	s.server = s.server.afresh(true)
 	s.session.StartedTLS(t)
 }
 
@@ -254,10 +229,12 @@ func (s *Session) StartTLS(t smtpproxy.TLS) {
 // so that after a passed DATA, Answer("DATA", 554) is the reply to the content. Before an
 // AUTH whose response comes in a line of its own, Answer("AUTH", 334, "") comes first.
 // Several answers to the same verb are used up in turn. Lines are the text of
-// the reply, the enhanced status code included; none means a standard text.
+// the reply, the enhanced status code included; none means a standard text. The verb
+// "(connection)" stands for the server's greeting.
 //
 // It panics if verb is no verb, if a line has a line end, and with a code that
-// isn't from 200 to 299 or from 400 to 599, nor 334 for AUTH or 354 for DATA.
+// isn't from 200 to 299 or from 400 to 599, nor 334 for AUTH or 354 for DATA; of a greeting,
+// 220 is the only good one.
 func (s *Session) Answer(verb string, code int, lines ...string) {
 	mistake := s.server.answers.add(verb, code, lines)
 	s.mustBe(mistake == "", mistake)

@@ -32,6 +32,7 @@ type transcript struct {
 //	S: 250 2.0.0 OK                 the server's reply
 //	C: (content)                    SendContent; (TLS handshake): StartTLS;
 //	                                (connection): Connect; (gone): Close
+//	C: (leaves) RSET                SendAndLeave
 //
 // A decision with Next ends in (next), one with Disconnect in (close), one with Delay, for
 // which a test doesn't wait, in (after 5s).
@@ -46,11 +47,11 @@ func (t *transcript) line(parts ...string) {
 	t.b.WriteByte('\n')
 }
 
-// decided writes down the client's line and what was decided about it. failed
-// tells that the hook failed.
+// decided writes down the client's line, but for the C: before it, and what was decided
+// about it. failed tells that the hook failed.
 func (t *transcript) decided(line string, d smtpproxy.Decision, w *watch, failed bool) {
 	t.suspect = t.suspect && !t.sasl && !isKnown(line)
-	t.line("C: ", t.masked(line))
+	t.line(t.masked(line))
 	t.hooks(line, d, w.decided, failed)
 
 	if pass, ok := d.(smtpproxy.Pass); ok {
@@ -137,14 +138,19 @@ func (t *transcript) decision(who, line string, d smtpproxy.Decision) {
 			t.line(who, "restart", asXCLIENT(d.Restart), after(d.Delay))
 			return
 		}
-		if d.Next {
-			marks += " (next)"
-		}
-		if d.Disconnect {
-			marks += " (close)"
-		}
-		t.reply(who, d, marks+after(d.Delay))
+		t.reply(who, d, marksOf(d)+after(d.Delay))
 	}
+}
+
+// marksOf returns what a Reply asks for beside its text.
+func marksOf(r smtpproxy.Reply) (marks string) {
+	if r.Next {
+		marks = " (next)"
+	}
+	if r.Disconnect {
+		marks += " (close)"
+	}
+	return marks
 }
 
 // asXCLIENT returns what an Origin tells, in the words of XCLIENT.
