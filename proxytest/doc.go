@@ -25,6 +25,9 @@
 //		proxytest.TestHook(t, func() smtpproxy.Hook { return newHook(config) })
 //	}
 //
+// For those who write servers, [TestServer] finds out whether a server is safe behind the
+// library, and what holds there.
+//
 // # Dialogues in files
 //
 // [Run] plays dialogues that stand in files, for people to read who know mail and no Go.
