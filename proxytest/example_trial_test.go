@@ -22,7 +22,7 @@ func ExampleTestServer() {
 
 // What is found is there as data, too.
 func ExampleTrial_Report() {
-	trial := proxytest.Trial{RefusedRecipient: "nobody@example.org", RefusedHost: "nohost.example"}
+	trial := proxytest.Trial{RefusedRecipient: "nobody@example.org", RefusedHost: "nohost.example", MaxMessage: 1 << 16}
 	report := trial.Report(func(l net.Listener) error { return server.Serve(l) })
 	for _, r := range report.Results {
 		for _, f := range r.Findings {

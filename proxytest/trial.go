@@ -32,7 +32,8 @@ func TestServer(t testing.TB, serve func(net.Listener) error) Report {
 // Trial is how a server is put on trial. The zero value is for one that takes mail for
 // bob@example.org from anybody.
 type Trial struct {
-	// LMTP is for a server that speaks LMTP (RFC 2033): it is greeted with LHLO.
+	// LMTP is for a server that speaks LMTP (RFC 2033): it is greeted with LHLO. One that
+	// tells statuses before it has read the message can't be tried.
 	LMTP bool
 
 	// Host is the name of the client. Empty is client.example.
@@ -54,10 +55,10 @@ type Trial struct {
 	// without a name is tried.
 	RefusedHost string
 
-	// RefusedText is a line of a message, without a line end, for which the server refuses
-	// it. Without it, a message larger than the server's SIZE is tried, and a server that
-	// has none isn't seen refusing.
-	RefusedText string
+	// RefusedTexts are lines of a message, without line ends, for each of which the server
+	// refuses it. What it does then is seen for each, and for a message larger than the
+	// server's SIZE, if it has one. Without both, a server isn't seen refusing.
+	RefusedTexts []string
 
 	// MaxMessage is how many octets of a message the trial sends at most. 0 is 16 MiB.
 	MaxMessage int

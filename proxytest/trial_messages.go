@@ -154,8 +154,10 @@ func (h *hearing) askEnvelope(r *Result) {
 	}
 	after("keeps-behind-message", "behind a message that it has accepted", accepted)
 	anew("keeps-recipients", "behind a message that it has accepted", accepted)
-	after("keeps-behind-refusal", "behind a message that it has refused", func(v *visit) bool { return v.refused() })
-	anew("keeps-over-rset", "over RSET behind a message that it has refused", func(v *visit) bool { return v.refused() && reset(v) })
+	for _, f := range h.refusals() {
+		after("keeps-behind-refusal", "behind a message that it has refused", func(v *visit) bool { return v.refused(f.content) })
+		anew("keeps-over-rset", "over RSET behind a message that it has refused", func(v *visit) bool { return v.refused(f.content) && reset(v) })
+	}
 
 	// A second MAIL, and a HELO that is refused.
 	if v = h.begin(1); v != nil && positive(v.ask("MAIL FROM:<"+h.Sender+">")) {
@@ -172,9 +174,9 @@ func (h *hearing) askEnvelope(r *Result) {
 		}
 		v.leave()
 	}
-	r.Answer = "It keeps one " + strings.Join(kept, ", ") + "."
-	if len(kept) == 0 {
-		r.Answer = "When it has to."
+	r.Answer = "When it has to."
+	if len(kept) > 0 {
+		r.Answer = "It keeps one " + strings.Join(slices.Compact(kept), ", ") + "."
 	}
 }
 
@@ -185,27 +187,30 @@ func (v *visit) plainly() bool {
 }
 
 // refused has a message refused at its end, and tells whether it was. In a transaction.
-func (v *visit) refused() bool {
-	text := v.h.refusedContent()
-	if text == "" || !v.data() {
+func (v *visit) refused(content string) bool {
+	if !v.data() {
 		return false
 	}
-	a := v.say(text+".\r\n", v.h.statuses(1))
-	return v.plainly() && negative(a.code()) && a.doing == waits
+	v.s.set(func(s *stage) { s.stops = true })
+	a := v.say(content+".\r\n", v.h.statuses(1))
+	v.plainly()
+	return negative(a.code()) && a.aside == "" && a.doing == waits
 }
 
-// refusedContent returns content that the server refuses, as far as is known; "" if
-// nothing is.
-func (h *hearing) refusedContent() string {
-	size := h.size()
-	switch {
-	case h.RefusedText != "":
-		return h.RefusedText + "\r\n"
-	case size > 0 && size < h.MaxMessage:
-		line := strings.Repeat("x", 98) + "\r\n"
-		return strings.Repeat(line, size/98+2) // how it counts line ends isn't known
+// refusal is content for which the server is known to refuse a message, and why.
+type refusal struct{ why, content string }
+
+// refusals returns those that are known.
+func (h *hearing) refusals() (all []refusal) {
+	for _, text := range h.RefusedTexts {
+		all = append(all, refusal{strconv.Quote(text), text + "\r\n"})
 	}
-	return ""
+	if size := h.size(); size > 0 && size < h.MaxMessage {
+		// How the server counts line ends isn't known.
+		line := strings.Repeat("x", 98) + "\r\n"
+		all = append(all, refusal{"its size", strings.Repeat(line, size/98+2)})
+	}
+	return all
 }
 
 // ending is octets in a message, behind some text, that some server takes for its end.
@@ -401,59 +406,79 @@ func (h *hearing) judgeLongLine(r *Result, v *visit, a answer, octets int) {
 
 // askRefusedMessage asks what the server does when it refuses a message.
 func (h *hearing) askRefusedMessage(r *Result) {
-	text := h.refusedContent()
-	if text == "" {
+	refusals := h.refusals()
+	if len(refusals) == 0 {
 		r.Answer = "Not tried: nothing is known for which it refuses a message."
 		return
 	}
-	text += strings.Repeat(nextCommand, 20)
+	var answers []string
+	for _, f := range refusals {
+		answer := h.askRefusal(r, f)
+		if answer == "" {
+			return
+		}
+		answers = append(answers, answer)
+	}
+	if len(slices.Compact(slices.Clone(answers))) > 1 {
+		for i, f := range refusals {
+			answers[i] = "For " + f.why + ": " + answers[i]
+		}
+	}
+	r.Answer = strings.Join(slices.Compact(answers), " ")
+}
 
+// askRefusal asks so for one cause of a refusal.
+func (h *hearing) askRefusal(r *Result, f refusal) (does string) {
 	v := h.content(1)
 	if v == nil {
-		return
+		return ""
 	}
+	defer v.leave()
 	v.s.set(func(s *stage) { s.stops = true })
-	a := v.say(text+".\r\n", h.statuses(1))
-	early := a.aside != ""
+	rest := strings.Repeat(nextCommand, 5)
+	a := v.sayPatiently(f.content) // one goroutine may read on while another replies
+	early := len(a.codes) > 0
+	if !early && a.doing == waits {
+		a = v.say(rest+".\r\n", h.statuses(1))
+		early = a.aside != ""
+	}
 	switch {
 	case a.doing == closed:
-		r.Answer = "It closes the connection."
-		return
+		return "It closes the connection."
+	case len(a.codes) == 0:
+		r.find(v, "no-reply", "It doesn't answer a message that it has been asked to refuse.")
+		return "It doesn't tell."
 	case !early && !negative(a.code()):
-		r.Answer = "Not tried: it didn't refuse the message."
-		if h.RefusedText != "" {
-			r.find(v, "untried", "It doesn't refuse a message with the line "+h.RefusedText+".")
+		if f.why != "its size" {
+			r.find(v, "untried", "It doesn't refuse a message with the line "+f.why+".")
 		}
-		return
+		return "Not tried: it didn't refuse the message."
 	case len(a.codes) > h.statuses(1):
-		r.Answer = "For commands."
 		r.find(v, "rest-of-line-is-command", "It refuses a message, and takes what it has read of it for commands.")
-		return
+		return "Commands."
 	case !early:
-		r.Answer = "It reads the message to its end, and refuses it then."
 		if !v.isInStep() {
 			r.find(v, "loses-step", "Behind a message that it has refused, it doesn't answer the next command once.")
 		}
-		v.leave()
-		h.askInBulk(r, text)
-		return
+		h.askInBulk(r, f.content+rest)
+		return "The message, which it reads to its end."
 	}
 	accepted := a.anyPositive()
 	v.plainly()
 	commands := len(v.say(nextCommand, 1).codes) > 0
-	v.leave()
 	switch {
 	case accepted && commands && !h.LMTP:
-		r.Answer = "It accepts the message before its end, and takes the rest for commands."
 		r.find(v, "accepts-early", "It accepts a message before its end, and takes the rest for commands.")
+		does = "Commands, though it has accepted it."
 	case commands:
-		r.Answer = "For commands."
 		r.find(v, "rest-is-commands", "It refuses a message before its end, and takes the rest for commands.")
+		does = "Commands."
 	default:
-		r.Answer = "For the rest of the message, though it has refused it before its end."
 		r.find(v, "refuses-early", "It refuses a message before its end, and reads on.")
+		does = "The message, though it has refused it before its end."
 	}
-	h.askInBulk(r, text)
+	h.askInBulk(r, f.content+rest)
+	return does
 }
 
 // askInBulk asks what a server that refuses a message does with what it has read of it
@@ -538,10 +563,10 @@ func (h *hearing) askChunks(r *Result) {
 	} else {
 		return
 	}
-	if h.RefusedText == "" {
+	if len(h.RefusedTexts) == 0 {
 		return
 	}
-	chunk = h.RefusedText + "\r\n" + chunk
+	chunk = h.RefusedTexts[0] + "\r\n" + chunk
 	for _, whole := range []bool{true, false} {
 		v := h.begin(1)
 		if v == nil {

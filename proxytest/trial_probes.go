@@ -24,7 +24,7 @@ var questions = []question{
 	{"envelope", "When does it forget a transaction?", (*hearing).askEnvelope},
 	{"message-end", "Where does it see the end of a message?", (*hearing).askMessageEnd},
 	{"long-lines", "Does it bear with long lines in a message?", (*hearing).askLongLines},
-	{"refused-message", "What does it take the rest of a refused message for?", (*hearing).askRefusedMessage},
+	{"refused-message", "What is the rest of a refused message to it?", (*hearing).askRefusedMessage},
 	{"chunks", "Does it take a chunk's octets, and no others?", (*hearing).askChunks},
 	{"timeouts", "What does it read behind a timeout?", (*hearing).askTimeouts},
 	{"cut-off", "What becomes of a message whose end never comes?", (*hearing).askCutOff},

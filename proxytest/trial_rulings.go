@@ -10,7 +10,7 @@ type ruling struct {
 var rulings = map[string]ruling{
 	"untried": {Untried,
 		"Nothing is known of what wasn't tried.",
-		"Make a Trial whose Host, Sender, Recipient, RefusedText, Username and Password suit the server, and see that it serves the listener that it is given."},
+		"Make a Trial whose Host, Sender, Recipient, RefusedTexts, Username and Password suit the server, and see that it serves the listener that it is given."},
 
 	// The connection.
 	"reads-before-greeting": {Violation,

@@ -59,7 +59,7 @@ func readsContent(at func(x *oddSession, line string, octets int) (done bool)) f
 }
 
 func badServers() []badServer {
-	refuses, large := Trial{RefusedText: "refuse"}, Trial{MaxMessage: 2_000_000}
+	refuses, large := Trial{RefusedTexts: []string{"refuse"}}, Trial{MaxMessage: 2_000_000}
 	return []badServer{
 		{why: "it refuses all senders", want: "replies: untried", serve: change(func(o *odd) {
 			o.command["MAIL"] = says("550 5.7.1 not you")
@@ -339,6 +339,16 @@ func badServers() []badServer {
 					x.statuses("250 2.0.0 taken")
 				}
 				return x.to == 0
+			})
+		})},
+
+		{why: "it drops a message that it doesn't like without a word", want: "refused-message: no-reply", trial: refuses, serve: change(func(o *odd) {
+			o.content = readsContent(func(x *oddSession, line string, octets int) bool {
+				x.kept = x.kept || line == "refuse"
+				if line == "." && !x.kept {
+					x.statuses("250 2.0.0 taken")
+				}
+				return line == "."
 			})
 		})},
 

@@ -94,8 +94,10 @@ func (v *visit) leave() {
 func (v *visit) note(prefix, text string) { v.transcript.WriteString(prefix + text + "\n") }
 
 // settle takes what the server has to say, by and large so many replies.
-func (v *visit) settle(replies int) answer {
-	a := v.s.settle(replies, v.h.readsAhead)
+func (v *visit) settle(replies int) answer { return v.take(v.s.settle(replies, v.h.readsAhead)) }
+
+// take notes what the server has said.
+func (v *visit) take(a answer) answer {
 	for line := range strings.Lines(a.text) {
 		text, whole := strings.CutSuffix(line, "\r\n")
 		if !whole {
@@ -119,6 +121,14 @@ func (v *visit) say(octets string, replies int) answer {
 	v.note("C: ", shown(octets))
 	v.s.give(octets)
 	return v.settle(replies)
+}
+
+// sayPatiently hands the server octets and takes its answer, whichever of its goroutines
+// gives it.
+func (v *visit) sayPatiently(octets string) answer {
+	v.note("C: ", shown(octets))
+	v.s.give(octets)
+	return v.take(v.s.settle(0, true))
 }
 
 // shown returns octets as a transcript shows them.

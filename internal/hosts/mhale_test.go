@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"strings"
+	"sync/atomic"
 
 	mhale "github.com/mhale/smtpd"
 )
@@ -28,7 +29,7 @@ func init() {
 }
 
 func serveMhale(l net.Listener, lim limits, rec *record) error {
-	inSASL := false // used by the one goroutine that serves a client at a time
+	var inSASL atomic.Bool // of the one client that is served at a time
 	srv := &mhale.Server{
 		Appname:           "mhale",
 		Hostname:          "mhale.example",
@@ -49,13 +50,13 @@ func serveMhale(l net.Listener, lim limits, rec *record) error {
 			return handleMhale(rec, from, to, data)
 		},
 		LogRead: func(_, _, line string) {
-			if inSASL {
+			if inSASL.Load() {
 				rec.noteText(saslLine, line)
 			} else {
 				rec.noteText(command, line)
 			}
 		},
-		LogWrite: func(_, _, line string) { inSASL = strings.HasPrefix(line, "334") },
+		LogWrite: func(_, _, line string) { inSASL.Store(strings.HasPrefix(line, "334")) },
 	}
 	return srv.Serve(l)
 }
