@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"strings"
 
+	"github.com/seed3262c777/smtpproxy/internal/address"
 	"github.com/seed3262c777/smtpproxy/internal/dialogue"
 	"github.com/seed3262c777/smtpproxy/internal/secret"
 )
@@ -64,6 +65,29 @@ func (c Command) Args() string {
 		return c.Line
 	}
 	return dialogue.ArgsOf(c.Line)
+}
+
+// Path returns what a MAIL or RCPT command names, as Transaction has it when the server has
+// accepted it: the mailbox (as Transaction.Sender or Recipient.Recipient), its parts, and the
+// parameters. The mailbox of the null reverse-path is empty.
+//
+// ok is false for all other commands, and where servers could read the command in different
+// ways (see Transaction.Unparsed): a hook that decides by mailbox should refuse it then. What
+// looks for a mailbox in Args by itself misses other ways to write it, such as
+// TO:<"bob"@example.org>.
+func (c Command) Path() (mailbox string, parts Address, params Params, ok bool) {
+	var path address.Path
+	var list []address.Param
+	var unparsed string
+	switch c.Verb() {
+	case "MAIL":
+		path, list, unparsed = address.Mail(c.Line)
+	case "RCPT":
+		path, list, unparsed = address.Rcpt(c.Line)
+	default:
+		return "", Address{}, Params{}, false
+	}
+	return path.Mailbox, Address{path.Local, path.Domain}, Params{list}, unparsed == ""
 }
 
 // String returns the line with credentials masked, quoted as needed to be one

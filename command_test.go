@@ -422,3 +422,51 @@ func TestNothingOfAPasswordIsLoggedWhenAHookFailsInTheMiddleOfAUTH(t *testing.T)
 		}
 	}
 }
+
+func TestAPathIsWhatTheTransactionHasWhenTheServerHasAcceptedIt(t *testing.T) {
+	for _, row := range []struct{ line, mailbox, local, why string }{
+		{"MAIL FROM:<Alice@Example.ORG> SIZE=10", "alice@example.org", "Alice", "as Transaction.Sender"},
+		{"mail from:<>", "", "", "the null reverse-path"},
+		{"RCPT TO:<bob@example.org>", "bob@example.org", "bob", "the plain one"},
+		{"RCPT TO: <bob@example.org>", "bob@example.org", "bob", "many clients send a blank"},
+		{`RCPT TO:<"bob"@example.org>`, "bob@example.org", "bob", "needless quotes"},
+		{"RCPT TO:<@relay.example:bob@example.org>", "bob@example.org", "bob", "a source route"},
+		{"RCPT TO:bob@example.org NOTIFY=NEVER", "bob@example.org", "bob", "without brackets"},
+		{"RCPT TO:<postmaster>", "postmaster", "postmaster", "RFC 5321 section 4.1.1.3"},
+	} {
+		s := (&smtpproxy.Proxy{}).NewSession(smtpproxy.Connection{})
+		cmd := smtpproxy.Command{Line: row.line}
+		mailbox, parts, params, ok := cmd.Path()
+		if !ok || mailbox != row.mailbox || parts.Localpart != row.local {
+			t.Errorf("%s: %q, %+v, %v (%s)", row.line, mailbox, parts, ok, row.why)
+		}
+		if cmd.Verb() == "RCPT" {
+			s.Command(t.Context(), "MAIL FROM:<a@a.example>")
+			s.Replied(250)
+		}
+		s.Command(t.Context(), row.line)
+		s.Replied(250)
+		txn := s.Transaction()
+		want, of, list := txn.Sender, txn.SenderAddress, txn.SenderParams
+		if txn.Recipients.Len() > 0 {
+			r := txn.Recipients.At(0)
+			want, of, list = r.Recipient, r.Address, r.Params
+		}
+		if mailbox != want || parts != of || params.Len() != list.Len() {
+			t.Errorf("%s: the transaction has %q, %+v (%s)", row.line, want, of, row.why)
+		}
+	}
+	for _, row := range []struct{ line, why string }{
+		{"RCPT TO:<a@b.example> TO:<c@d.example>", "servers differ in which one they take"},
+		{"MAIL", "there is none"},
+		{"NOOP FROM:<a@b.example>", "not of MAIL or RCPT"},
+		{"", "no command"},
+	} {
+		if mailbox, _, _, ok := (smtpproxy.Command{Line: row.line}).Path(); ok {
+			t.Errorf("%s: %q (%s)", row.line, mailbox, row.why)
+		}
+	}
+	if _, _, _, ok := (smtpproxy.Command{Line: "RCPT TO:<a@b.example>", SASL: true}).Path(); ok {
+		t.Error("of a line of a SASL exchange")
+	}
+}

@@ -18,7 +18,7 @@ func lowerDomain(_ *smtpproxy.Context, cmd smtpproxy.Command, _ smtpproxy.Connec
 
 // ownDomain takes mail for one domain alone.
 func ownDomain(_ *smtpproxy.Context, cmd smtpproxy.Command, _ smtpproxy.Connection, _ smtpproxy.Transaction) (smtpproxy.Decision, error) {
-	if cmd.Verb() == "RCPT" && !strings.HasSuffix(cmd.Line, "@example.org>") {
+	if _, to, _, ok := cmd.Path(); cmd.Verb() == "RCPT" && (!ok || to.Domain != "example.org") {
 		return smtpproxy.Reply{Code: 550, Enhanced: smtpproxy.EnhancedCode{5, 7, 1}, Lines: []string{"No relaying"}}, nil
 	}
 	return nil, nil

@@ -19,7 +19,8 @@ const (
 	Commands
 
 	// Errors are negative replies, whoever has given them, but for those of the limits'
-	// own. In LMTP, each status of a message counts.
+	// own. In LMTP, each status of a message counts. A server may end a connection before,
+	// by a limit of its own: go-smtp does at the fifth command that it doesn't know.
 	Errors
 
 	// UnknownVerbs are lines that are answered 500 to 502, but for those with a verb of SMTP's

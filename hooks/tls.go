@@ -6,8 +6,9 @@ import (
 
 // RequireTLS keeps clients that aren't inside TLS from AUTH, or from everything. The zero value
 // guards AUTH: it isn't announced without TLS, and is answered 523 5.7.10 (RFC 5248 section
-// 2.4). The library does so by itself where the Proxy has a TLSConfig, unless AllowInsecureAuth
-// is set; what it can't do is to end the session, and to ask for TLS before mail.
+// 2.4). Where the Proxy has a TLSConfig the library does so by itself, behind the hooks, unless
+// AllowInsecureAuth is set; what it can't do is to end the session, and to ask for TLS before
+// mail.
 //
 // A Proxy without a TLSConfig, and without TLS in the listener beneath it, gives nobody a way
 // into TLS, and this hook can't know. TLS that a front end has ended, and tells of with XCLIENT,

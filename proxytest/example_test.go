@@ -13,7 +13,7 @@ import (
 
 // noNobody refuses the recipient that is nobody.
 func noNobody(_ *smtpproxy.Context, cmd smtpproxy.Command, _ smtpproxy.Connection, _ smtpproxy.Transaction) (smtpproxy.Decision, error) {
-	if cmd.Verb() == "RCPT" && strings.Contains(cmd.Args(), "nobody@") {
+	if _, to, _, ok := cmd.Path(); cmd.Verb() == "RCPT" && (!ok || to.Localpart == "nobody") {
 		return smtpproxy.Reply{Code: 550, Enhanced: smtpproxy.EnhancedCode{5, 1, 1}, Lines: []string{"No such user"}}, nil
 	}
 	return nil, nil

@@ -43,7 +43,7 @@ func guard() smtpproxy.Hook {
 		smtpproxy.Named("limits", hooks.Limits{Limits: []hooks.Limit{
 			{What: hooks.Connections, Per: hooks.PerNetwork, Max: 20},
 			{What: hooks.Messages, Per: hooks.PerNetwork, Max: 100, Every: time.Hour, Beyond: smtpproxy.Reply{Code: 450}},
-			{What: hooks.Errors, Max: 3}, // rather ten, on the Internet
+			{What: hooks.Errors, Max: 3}, // rather ten, on the Internet; a server may have a limit of its own
 		}}.Hook()),
 	)
 }
@@ -55,8 +55,6 @@ func proxy(config *tls.Config, log io.Writer) *smtpproxy.Proxy {
 		Hook:      guard(),
 		Observers: []smtpproxy.Observer{trace.Observer()},
 		TLSConfig: config,
-		// Without this, the library itself refuses AUTH outside of TLS, but goes on.
-		AllowInsecureAuth: true,
 	}
 }
 
