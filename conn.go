@@ -52,8 +52,8 @@ const (
 	// orphanTime is how long a server may take to reply when the client is
 	// gone but left commands behind.
 	orphanTime = time.Minute
-	// handoverTime is how long a client that has started TLS waits for the
-	// server to accept its fresh connection.
+	// handoverTime is how long a client that has started TLS, or is another's than the
+	// server knows, waits for it to accept the fresh connection.
 	handoverTime = 10 * time.Second
 	// greetTime is how long a server may read before it greets without being
 	// warned of.

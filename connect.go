@@ -273,6 +273,9 @@ func (s *Session) failedToConnect(c *Context, name string, f *Failure) verdict {
 	if instead := s.onFailure(c, f); instead != nil {
 		v, err := verdictOf(instead)
 		if err == nil {
+			if v.refused {
+				s.refusedBy(name)
+			}
 			return v
 		}
 		s.logFailure(Failure{Err: err, Hook: name})

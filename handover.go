@@ -105,6 +105,8 @@ func (c *conn) startTLS() {
 	fresh := &conn{s: c.s, l: c.l, client: timed.NewConn(tc, &c.s.mu)}
 	fresh.client.Begin()
 	fresh.client.Count(c.client.Traffic())
+	c.s.mu.Lock()
+	defer c.s.mu.Unlock()
 	c.goOnIn(fresh)
 }
 
@@ -145,16 +147,14 @@ func (c *conn) goOnAfresh() {
 	fresh.client.Count(c.client.Traffic())
 	fresh.in.ahead, fresh.in.err = c.in.ahead.Move(), c.in.err
 	c.s.mu.Lock()
+	defer c.s.mu.Unlock()
 	c.s.m.Restarted()
 	c.s.talked().restarted()
-	c.s.mu.Unlock()
 	c.goOnIn(fresh)
 }
 
-// goOnIn begins the handover, if the connection wasn't closed meanwhile.
+// goOnIn begins the handover, if the connection wasn't closed meanwhile. Its caller holds s.mu.
 func (c *conn) goOnIn(fresh *conn) {
-	c.s.mu.Lock()
-	defer c.s.mu.Unlock()
 	if c.waits.closed.Load() {
 		return
 	}

@@ -162,7 +162,8 @@ func (l *listener) Close() error {
 }
 
 // SessionOf returns the session of a connection that a server got from
-// Proxy.Listener. It looks into wrappers that have a method NetConn() net.Conn,
+// Proxy.Listener. All connections that the server gets of a client have the same one, so one
+// that is about to be closed, after STARTTLS or a Restart, tells of the client as it is now. It looks into wrappers that have a method NetConn() net.Conn,
 // as *tls.Conn has.
 func SessionOf(c net.Conn) (*Session, bool) {
 	if c, ok := unwrap(c); ok {

@@ -44,7 +44,7 @@ func (s *Session) log(level slog.Level, msg string, attrs ...slog.Attr) {
 	if s.conn.remoteIP.IsValid() {
 		about = append(about, slog.Any("remote", netip.AddrPortFrom(s.conn.remoteIP, s.conn.remotePort)))
 	}
-	if t := s.toldOf(); t != nil && t.peer != s.conn.peer() {
+	if t := s.toldOf(); t != nil && t.peer.IsValid() && t.peer != s.conn.peer() {
 		about = append(about, slog.Any("peer", t.peer))
 	}
 	s.mu.Unlock()

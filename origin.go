@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"time"
 
 	"github.com/seed3262c777/smtpproxy/internal/ascii"
 	"github.com/seed3262c777/smtpproxy/internal/dialogue"
@@ -121,6 +122,7 @@ func (s *Session) restarts(o *Origin, answers bool) {
 //
 //go:noinline
 func (s *Session) restart(ctx context.Context, q *call, d *decision) {
+	began := s.now()
 	v := s.connect(ctx, d.conn)
 	if more := v.delay - q.delay; d.conn != nil && more > 0 {
 		d.conn.holdBack(more, true) // the line has been held back already
@@ -129,6 +131,9 @@ func (s *Session) restart(ctx context.Context, q *call, d *decision) {
 	d.reply.Delay = q.delay
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if t := s.talked(); t != nil {
+		t.hooked += time.Since(began)
+	}
 	switch {
 	case s.m.State().HasEnded() && !v.refused:
 		d.fail() // it was closed meanwhile
@@ -137,7 +142,6 @@ func (s *Session) restart(ctx context.Context, q *call, d *decision) {
 	case v.refused:
 		d.answer(&v.reply)
 		d.by, d.copies = v.by, 1
-		s.talked().refused(v.by)
 		return
 	case v.restart != nil:
 		s.restarts(v.restart, true)

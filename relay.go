@@ -67,6 +67,12 @@ func (c *conn) relayNext(p []byte, begins bool) (n int, err error) {
 		return 0, err
 	case dialogue.Reset:
 		return c.handMAIL(p), nil
+	case dialogue.Handover:
+		// A Write beside this Read is about to begin one, for a client that Connect
+		// has found to be another's.
+		c.out.writing.Lock()
+		c.out.writing.Unlock()
+		return 0, nil
 	case dialogue.Content, dialogue.ReadOn, dialogue.Surplus:
 		return c.relayContent(p)
 	case dialogue.Chunk:

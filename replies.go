@@ -257,10 +257,15 @@ func (c *conn) show(v *showing, reply []byte) {
 	}
 }
 
-// sendAsShown sends a reply whose showing has been broken off.
+// sendAsShown sends a reply whose showing has been broken off: as the hooks have made it, if
+// all of them have been asked.
 func (v *showing) sendAsShown() {
+	reply := v.reply
+	if v.asked && !v.x.Reply.reads(&v.first) {
+		reply = v.x.Reply.appendTo(nil)
+	}
 	v.client.client.RenewWrite()
-	v.client.send(v.reply, false)
+	v.client.send(reply, false)
 	if v.first.Disconnect {
 		v.client.client.Close() // no other reply follows
 	}

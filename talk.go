@@ -65,13 +65,6 @@ func (t *talk) restarted() {
 	}
 }
 
-// refused notes that the client is refused where the server was about to start afresh.
-func (t *talk) refused(by Source) {
-	if t != nil && by != ByHook {
-		t.hook = "" // that of the Restart
-	}
-}
-
 // seen returns a line as all who look at replies may see it. What is in a line of a SASL
 // exchange is for nobody but who has asked for it.
 func seen(cmd Command) Command {
@@ -339,6 +332,7 @@ func (s *Session) endShowing(v *showing) {
 	switch {
 	case v.over:
 	case v.asked:
+		v.takeBack()
 		s.observerExited()
 	default:
 		s.exited(Failure{Err: ErrHookExit, Command: v.x.Command, Hook: v.hook})

@@ -60,7 +60,9 @@ func (m *Machine) Replied(r Reply) Step {
 		return m.repliedToOwn(r)
 	case Chunk, Content, MaybeEnd, End, Undecided, ReadOn, Surplus, Refusing, Unwanted, GivenUp:
 		return m.repliedToMessage(r)
-	case Handover, Closing, Over:
+	case Handover:
+		return m.repliedInHandover(r)
+	case Closing, Over:
 		return Step{Fate: Swallow}
 	default:
 		return m.repliedToNothing(r)
@@ -104,6 +106,16 @@ func (m *Machine) repliedToNothing(r Reply) Step {
 		return m.lastWord()
 	}
 	return m.loseStep()
+}
+
+// repliedInHandover is Replied on a connection that the client is about to leave. It would
+// take a reply for the greeting of the fresh one, or for a part of the handshake; but a server
+// that closes won't greet.
+func (m *Machine) repliedInHandover(r Reply) Step {
+	if r.Code == 421 && m.after != Regreeting {
+		return m.lastWord()
+	}
+	return Step{Fate: Swallow}
 }
 
 // repliedToConnect is Replied for the greeting.

@@ -160,7 +160,8 @@ func endSituations() []situation {
 			name: "Handover, for a restart", from: "Command", way: "restart",
 			at: Handover, kept: "then Restarting",
 			rows: slices.Concat(noTurn, without(names(ofRestart...), usual), []row{
-				{inputs: "reply 220, " + accepting + ", " + intermediate + ", " + negative, state: stays, returned: "swallow", why: "the client would take it for the greeting of the fresh connection"},
+				{inputs: "reply 220, " + accepting + ", " + intermediate + ", " + negativeBut421, state: stays, returned: "swallow", why: "the client would take it for the greeting of the fresh connection"},
+				{inputs: "reply 421", state: Over, returned: "forward", kept: "then Restarting", why: "RFC 5321 section 3.8: a server that closes won't greet"},
 				{inputs: "restart", state: never, why: "no hook is asked before the server has greeted afresh"},
 				{inputs: "restarted", state: Restarting, kept: "then Restarting", why: "the client's command is to be replied to"},
 			}),

@@ -97,19 +97,18 @@ func TestEveryTestThatTheSecurityPolicyNamesExists(t *testing.T) {
 	}
 }
 
-// testNames returns the names of the tests and fuzz targets in the root and in each
-// package of internal.
+// testNames returns the names of the tests and fuzz targets in the root, in the packages beside
+// it, and in each package of internal.
 func testNames(t *testing.T) map[string]bool {
 	t.Helper()
-	files, err := filepath.Glob("../../*_test.go")
-	if err != nil {
-		t.Fatal(err)
+	var files []string
+	for _, pattern := range []string{"../../*_test.go", "../../*/*_test.go", "../*/*_test.go"} {
+		matches, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files = append(files, matches...)
 	}
-	inner, err := filepath.Glob("../*/*_test.go")
-	if err != nil {
-		t.Fatal(err)
-	}
-	files = append(files, inner...)
 	names := make(map[string]bool)
 	for _, file := range files {
 		source, err := os.ReadFile(file)
