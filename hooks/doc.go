@@ -27,8 +27,10 @@
 //   - [AllowVerbs] lets some commands through, [Answers] answers some in the server's place;
 //   - [Strict] holds clients to the order and syntax of RFC 5321.
 //
-// Those that change commands stand before those that refuse them, which else would decide
-// about what the server doesn't get, and [XCLIENT] stands before all of these. Who should be
+// In a chain, [XCLIENT] stands first, but for what decides about the front end itself; then those
+// that change commands; then [Limits]; then those that refuse or answer commands. Those that
+// refuse would decide else about what the server doesn't get, and Limits wouldn't be asked about
+// what another hook refuses. Who should be
 // left alone, such as one's own network, is told by smtpproxy.Proxy.HookFor.
 //
 // For those who want to know:

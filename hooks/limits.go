@@ -23,8 +23,13 @@ import (
 // next command: so of these, each of several connections at once may have one too many.
 //
 // In a smtpproxy.Chain it stands behind those that find out who the client is, such as
-// [XCLIENT], and that change commands. What a hook before it answers, it doesn't see as a
-// command, but does as a reply. With smtpproxy.Proxy.Commands, it sees those commands alone.
+// [XCLIENT], and that change commands, such as [Rewrite], and before all that refuse or answer
+// commands. It isn't asked about what a hook before it answers: that doesn't count among
+// Commands, and however many Errors there are of that kind, which it sees by their replies, the
+// connection stays open until there comes a command that it is asked about. [Networks] and
+// [DNSList], which refuse clients in the place of the greeting, may stand before it: whom they
+// refuse isn't counted then. With smtpproxy.Proxy.Commands, it sees those commands alone, and
+// bounds what clients do with no others.
 //
 // Whoever shares a network, a sender or a login with others can use up what is theirs, too: a
 // network may be a whole company behind one address, and a sender is what a client says it is.

@@ -11,7 +11,8 @@ type Counted int
 const (
 	// Connections are those that are there at once or, with Limit.Every, new ones. They are
 	// counted when the client connects, and PerLogin when it has authenticated. If it
-	// turns out to be another's, by XCLIENT say, that one's are counted in their place.
+	// turns out to be another's, by XCLIENT say, that one's are counted in their place. A new one
+	// of a login stays counted, whoever authenticates after it behind STARTTLS.
 	Connections Counted = iota
 
 	// Commands are all command lines, refused ones too, but for QUIT alone, and for lines with

@@ -264,8 +264,15 @@ func (a *asking) takes(i int, who string, n int) {
 func (a *asking) holds(i int, who string, counts bool) {
 	r, h := &a.h.rules[i], a.s.hold(a.h, i)
 	if h.counts && (!counts || h.who != who) {
-		h.counts = false
-		a.charge(i, h.who, -1)
+		// A new connection of a login stays one when STARTTLS or another login ends it. An address
+		// that turns out to be another's never was the client's.
+		stays := r.Per == PerLogin && r.Every > 0
+		if stays && !counts {
+			return
+		}
+		if h.counts = false; !stays {
+			a.charge(i, h.who, -1)
+		}
 	}
 	if h.counts || !counts {
 		return

@@ -193,6 +193,20 @@ func TestALoginsConnectionsAreCountedFromWhenItIsKnown(t *testing.T) {
 	a.Close()
 }
 
+func TestSTARTTLSBehindAUTHGivesBackNoNewConnection(t *testing.T) {
+	hook := limitsOf(hooks.Limit{What: hooks.Connections, Per: hooks.PerLogin, Max: 2, Every: time.Hour})
+	login := []string{ehlo, "AUTH PLAIN AGEAYg==", "NOOP"}
+	for range 2 {
+		s := limitsFrom(hook, "192.0.2.1")
+		say(t, s, "250 235 250 220", append(login, "STARTTLS")...)
+		s.StartTLS(smtpproxy.TLS{Protocol: "TLSv1.3"})
+		say(t, s, "250 250", ehlo, "NOOP")
+		say(t, s, "235 250", login[1:]...) // the same connection
+		s.Close()
+	}
+	say(t, limitsFrom(hook, "192.0.2.1"), "250 235 459", login...)
+}
+
 // front is XCLIENT, trusted by all, and limits behind it.
 func front(limits smtpproxy.Hook) smtpproxy.Hook {
 	return smtpproxy.Chain(&hooks.XCLIENT{Trust: []netip.Prefix{netip.MustParsePrefix("0.0.0.0/0")}}, limits)

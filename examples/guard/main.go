@@ -31,20 +31,21 @@ import (
 // name is the server's.
 const name = "mx.guard.example"
 
-// guard is asked from top to bottom: who the client is, what it says first, and then each
-// command.
+// guard is asked from top to bottom. Who is kept out by address alone isn't counted. The limits
+// stand before all that refuses commands: behind it, they wouldn't be asked about a command that
+// it refuses, and so would never end a connection that only sends such. One with hooks.XCLIENT or
+// hooks.Rewrite has these before the limits.
 func guard() smtpproxy.Hook {
 	return smtpproxy.Chain(
 		smtpproxy.Named("networks", &hooks.Networks{Deny: []netip.Prefix{netip.MustParsePrefix("203.0.113.0/24")}}),
-		smtpproxy.Named("early", &hooks.EarlyTalkers{Delay: 200 * time.Millisecond}), // seconds, on the Internet
-		smtpproxy.Named("helo", &hooks.CheckHELO{Own: []string{name}}),
-		smtpproxy.Named("tls", &hooks.RequireTLS{Disconnect: true}),
-		// Behind what refuses for good, and before what costs something.
 		smtpproxy.Named("limits", hooks.Limits{Limits: []hooks.Limit{
 			{What: hooks.Connections, Per: hooks.PerNetwork, Max: 20},
 			{What: hooks.Messages, Per: hooks.PerNetwork, Max: 100, Every: time.Hour, Beyond: smtpproxy.Reply{Code: 450}},
 			{What: hooks.Errors, Max: 3}, // rather ten, on the Internet; a server may have a limit of its own
 		}}.Hook()),
+		smtpproxy.Named("early", &hooks.EarlyTalkers{Delay: 200 * time.Millisecond}), // seconds, on the Internet
+		smtpproxy.Named("helo", &hooks.CheckHELO{Own: []string{name}}),
+		smtpproxy.Named("tls", &hooks.RequireTLS{Disconnect: true}),
 	)
 }
 

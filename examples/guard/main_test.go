@@ -40,7 +40,7 @@ func TestOnceShowsWhomTheGuardLetsThrough(t *testing.T) {
 	for _, want := range []string{
 		`code=554 by=hook hook=early line="EHLO spam\.example" reply="5\.5\.1 `,
 		`code=550 by=hook hook=helo line="MAIL FROM:<a@spam\.example>" reply="5\.7\.1 `,
-		`code=421 by=hook hook=limits line="EXPN staff" reply="4\.7\.0 Too many errors`,
+		`code=421 by=hook hook=limits line="MAIL FROM:<c@spam\.example>" reply="4\.7\.0 Too many errors`,
 		`code=523 by=hook hook=tls line="AUTH PLAIN \*\*\*\*" reply="5\.7\.10 \*\*\*\*"`,
 		`msg="smtp: started TLS" connection=\S+ remote=127\.0\.0\.1 protocol=TLSv1\.3`,
 		`code=250 by=server line=DATA reply="2\.0\.0 `,
