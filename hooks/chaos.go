@@ -57,7 +57,8 @@ type ChaosRule struct {
 	Client string `json:"client,omitempty"`
 
 	// Sender is an expression for the sender of the transaction, or of a MAIL command, such
-	// as "alice@example.com"; that of a bounce is empty.
+	// as "alice@example.com"; that of a bounce is empty. Where servers could read the command in
+	// different ways, it is for all that follows MAIL, and likewise with Recipient.
 	Sender string `json:"sender,omitempty"`
 
 	// Recipient is an expression for the recipient: that of a RCPT command, and otherwise one
@@ -279,7 +280,7 @@ type moment struct {
 func (r *chaosRule) fits(m *moment) bool {
 	isCommand := m.at != "connect" && m.at != "message"
 	return (r.At == m.at || r.At == "*" && isCommand) &&
-		(!r.client.IsValid() || r.client.Contains(m.client.WithZone(""))) &&
+		(!r.client.IsValid() || isIn([]netip.Prefix{r.client}, m.client)) &&
 		(r.sender == nil || r.sender.MatchString(m.sender)) &&
 		(r.recipient == nil || slices.ContainsFunc(m.recipients, r.recipient.MatchString))
 }
@@ -352,12 +353,12 @@ func (c *Chaos) Command(ctx *smtpproxy.Context, cmd smtpproxy.Command, conn smtp
 	if cmd.SASL || c.idle() {
 		return nil, nil
 	}
-	m := moment{at: cmd.Verb(), sender: txn.Sender}
+	m := moment{at: cmd.Verb(), sender: senderOf(&txn)}
 	switch m.at {
 	case "MAIL":
-		m.sender = mailboxOf(cmd.Args())
+		m.sender = mailboxOf(cmd)
 	case "RCPT":
-		m.recipients = []string{mailboxOf(cmd.Args())}
+		m.recipients = []string{mailboxOf(cmd)}
 	default:
 		m.recipients = mailboxes(txn.Recipients, -1)
 	}
@@ -378,7 +379,7 @@ func (c *Chaos) Reply(ctx *smtpproxy.Context, x smtpproxy.Exchange) (smtpproxy.D
 	if !isContent || c.idle() {
 		return nil, nil
 	}
-	m := moment{at: "message", sender: x.Transaction.Sender, recipients: mailboxes(x.Transaction.Recipients, x.Recipient)}
+	m := moment{at: "message", sender: senderOf(&x.Transaction), recipients: mailboxes(x.Transaction.Recipients, x.Recipient)}
 	switch d := c.decide(ctx, &x.Connection, &m).(type) {
 	case smtpproxy.Reply: // it breaks off: the reply is as it was, if anybody gets it
 		return smtpproxy.Reply{Disconnect: true, Delay: d.Delay}, nil
@@ -394,20 +395,25 @@ func isLastChunk(args string) bool {
 	return len(words) == 2 && strings.EqualFold(words[1], "LAST")
 }
 
-// mailboxOf returns what stands in the angle brackets of a MAIL or RCPT command's arguments,
-// without a source route, or all of it if there are none.
-func mailboxOf(args string) string {
-	begin, end := strings.IndexByte(args, '<'), strings.LastIndexByte(args, '>')
-	if begin < 0 || end < begin {
-		return args
+// mailboxOf returns the mailbox that a MAIL or RCPT command names, or all its arguments where
+// servers could read it in different ways, but not because of AUTH=<> alone.
+func mailboxOf(cmd smtpproxy.Command) string {
+	args := cmd.Args()
+	if path, _, ok := cutParameters(cmd); ok {
+		cmd.Line = path
 	}
-	path := args[begin+1 : end]
-	if strings.HasPrefix(path, "@") {
-		if _, mailbox, ok := strings.Cut(path, ":"); ok {
-			return mailbox
-		}
+	if mailbox, _, _, ok := cmd.Path(); ok {
+		return mailbox
 	}
-	return path
+	return args
+}
+
+// senderOf is mailboxOf for the MAIL command of a transaction.
+func senderOf(txn *smtpproxy.Transaction) string {
+	if txn.Unparsed == "" {
+		return txn.Sender
+	}
+	return mailboxOf(smtpproxy.Command{Line: "MAIL " + txn.Unparsed})
 }
 
 // mailboxes returns the recipients as a rule sees them: all, or that at an index.

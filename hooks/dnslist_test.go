@@ -109,7 +109,7 @@ func TestClientsInADNSListAreRefused(t *testing.T) {
 		{"of whom XCLIENT tells nothing", hooks.DNSListOptions{}, "0.0.0.0", ""},
 		{"nobody's", hooks.DNSListOptions{}, "255.255.255.255", ""},
 		{"a unix socket", hooks.DNSListOptions{}, "", ""},
-		{"a reply of one's own", hooks.DNSListOptions{Reply: smtpproxy.Reply{Code: 450, Lines: []string{"Later"}}}, "192.0.2.1", "450 4.0.0 Later (close)"},
+		{"a reply of one's own", hooks.DNSListOptions{Reply: smtpproxy.Reply{Code: 450, Lines: []string{"Later"}}}, "192.0.2.1", "450 4.7.1 Later (close)"},
 		{"its text alone", hooks.DNSListOptions{Reply: smtpproxy.Reply{Lines: []string{"See https://bl.example"}}}, "192.0.2.1", "554 5.7.1 See https://bl.example (close)"},
 	} {
 		row.o.Resolver = r

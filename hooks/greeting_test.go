@@ -32,7 +32,7 @@ func TestWhoTalksBeforeTheGreetingIsRefused(t *testing.T) {
 		{"who has waited", ungreeted, smtpproxy.Transaction{}, "EHLO c.example", ""},
 	})
 	takesTurns(t, &hooks.EarlyTalkers{Reply: smtpproxy.Reply{Code: 450, Lines: []string{"Wait"}}}, []turn{
-		{"a reply of one's own", early, smtpproxy.Transaction{}, "EHLO c.example", "450 Wait (close)"},
+		{"a reply of one's own", early, smtpproxy.Transaction{}, "EHLO c.example", "450 4.5.1 Wait (close)"},
 	})
 }
 

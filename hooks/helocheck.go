@@ -111,14 +111,15 @@ func mayBeHost(name string) bool {
 // the reverse DNS that has the same address in turn. It needs Proxy.LookupPTR: without, nobody's
 // name is known. MAIL is answered 450 4.7.25 (RFC 7372 section 3.3), not 550, since the DNS may
 // not have answered in time. Clients that have authenticated are let through, and so are those
-// on unix sockets.
+// on unix sockets, and those whose address a front end doesn't know: 0.0.0.0 with XCLIENT.
 //
 // Many honest servers of small sites have no such name, and hosts in private networks rarely do.
 type RequirePTR struct{}
 
 // Command implements smtpproxy.Hook.
 func (RequirePTR) Command(_ *smtpproxy.Context, cmd smtpproxy.Command, conn smtpproxy.Connection, _ smtpproxy.Transaction) (smtpproxy.Decision, error) {
-	if cmd.Verb() != "MAIL" || conn.RemotePTR != "" || conn.Auth.Mechanism != "" || !conn.RemoteIP.IsValid() {
+	isKnown := conn.RemoteIP.IsValid() && !conn.RemoteIP.IsUnspecified()
+	if cmd.Verb() != "MAIL" || conn.RemotePTR != "" || conn.Auth.Mechanism != "" || !isKnown {
 		return nil, nil
 	}
 	return refusal(450, 4, 7, 25, "Your address has no name in the DNS that leads back to it"), nil

@@ -140,6 +140,7 @@ func TestMailOfAClientWithoutANameIsRefusedForNow(t *testing.T) {
 		{"a name", named, smtpproxy.Transaction{}, "MAIL FROM:<a@example.com>", ""},
 		{"who has authenticated", hasAuth, smtpproxy.Transaction{}, "MAIL FROM:<a@example.com>", ""},
 		{"a unix socket", onUnix, smtpproxy.Transaction{}, "MAIL FROM:<a@example.com>", ""},
+		{"who isn't known to a front end", with(inPlaintext, func(c *smtpproxy.Connection) { c.RemoteIP = netip.IPv4Unspecified() }), smtpproxy.Transaction{}, "MAIL FROM:<a@example.com>", ""},
 	})
 	s := proxytest.NewSession(&smtpproxy.Proxy{Hook: smtpproxy.Chain(&hooks.XCLIENT{Trust: frontEnds}, hooks.RequirePTR{})})
 	s.Send("XCLIENT ADDR=203.0.113.7 NAME=client.example HELO=client.example")

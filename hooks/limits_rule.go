@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"net/netip"
 	"slices"
 	"time"
@@ -88,6 +89,8 @@ func (l Limit) rule() (rule, error) {
 		return r, fmt.Errorf("a maximum of %d", l.Max)
 	case l.Every < 0, l.Every > 0 && int64(l.Max) > int64(l.Every):
 		return r, fmt.Errorf("%d every %v", l.Max, l.Every)
+	case l.What == Time && int64(l.Max) > math.MaxInt64/int64(time.Second):
+		return r, fmt.Errorf("%d seconds, which are too many", l.Max)
 	case l.Every > 0 && l.What == Time:
 		return r, errors.New("it isn't refilled")
 	case l.Every == 0 && l.Per != PerConnection && l.What != Connections:

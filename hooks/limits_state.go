@@ -80,7 +80,7 @@ func (s *limitsState) look(h *limiter, conn *smtpproxy.Connection) {
 	}
 	s.known, s.ip = true, conn.RemoteIP
 	ip := conn.RemoteIP.Unmap().WithZone("")
-	s.exempt = contains(h.exempt, ip)
+	s.exempt = isIn(h.exempt, ip)
 	n := h.bits6
 	if ip.Is4() {
 		n = h.bits4

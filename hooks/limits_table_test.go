@@ -1,6 +1,7 @@
 package hooks_test
 
 import (
+	"math"
 	"net/netip"
 	"testing"
 	"time"
@@ -139,6 +140,19 @@ func TestWhateverIsCountedIsBoundedForWhomeverItIsCountedFor(t *testing.T) {
 	}
 	if valid != 40 {
 		t.Errorf("%d of them make sense, want 40", valid)
+	}
+}
+
+func TestATimeThatNoDurationHasIsAnError(t *testing.T) {
+	const most = math.MaxInt64 / int64(time.Second)
+	if most+1 > math.MaxInt {
+		t.Skip("no int is as large")
+	}
+	for _, n := range []int64{most, most + 1} {
+		err := hooks.Limits{Limits: []hooks.Limit{{What: hooks.Time, Max: int(n)}}}.Validate()
+		if (err == nil) != (n == most) {
+			t.Errorf("%d seconds: %v", n, err)
+		}
 	}
 }
 

@@ -66,7 +66,7 @@ func TestHealthChecksAreNeitherCountedNorRefused(t *testing.T) {
 		}
 		limits = append(limits, limit)
 	}
-	hook := limitsIn(hooks.Limits{Exempt: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/30"), netip.MustParsePrefix("2001:db8::/32"), netip.MustParsePrefix("fe80::/10")}}, limits...)
+	hook := limitsIn(hooks.Limits{Exempt: []netip.Prefix{netip.PrefixFrom(netip.MustParseAddr("::ffff:192.0.2.0"), 126), netip.MustParsePrefix("2001:db8::/32"), netip.MustParsePrefix("fe80::/10")}}, limits...)
 	for range 3 {
 		for _, ip := range []string{"192.0.2.1", "192.0.2.3", "::ffff:192.0.2.2", "2001:db8::1", "fe80::1%eth0"} {
 			s := limitsFrom(hook, ip)

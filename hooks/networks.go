@@ -14,8 +14,8 @@ import (
 //
 // A client without an address, as on a unix socket, is in no network: so Deny doesn't keep it
 // out, and Allow doesn't let it in. An IPv6 zone doesn't count, and a network of IPv4 addresses
-// in IPv6 form (::ffff:192.0.2.0/120) is that of the IPv4 addresses. An invalid prefix is a
-// network without addresses.
+// in IPv6 form (::ffff:192.0.2.0/120) is that of the IPv4 addresses. ::/0 has the IPv6 addresses
+// alone: everybody is both 0.0.0.0/0 and ::/0. An invalid prefix is a network without addresses.
 //
 // Behind a load balancer that doesn't tell who its clients are, all have its address.
 type Networks struct {
@@ -26,8 +26,8 @@ type Networks struct {
 	Deny []netip.Prefix
 
 	// Reply is what others get in the place of the greeting, a 4xx or 5xx, or it is a
-	// failure. What is zero in it is as in "554 5.7.1 Access denied" (RFC 7504 has 521 for
-	// hosts that never take mail).
+	// failure. What is zero in it is as in "554 5.7.1 Access denied", or in "421 4.7.1" of it if
+	// what is set has a 4 (RFC 7504 has 521 for hosts that never take mail).
 	Reply smtpproxy.Reply
 }
 
@@ -44,8 +44,9 @@ func (n *Networks) Command(*smtpproxy.Context, smtpproxy.Command, smtpproxy.Conn
 	return nil, nil
 }
 
-// isIn tells whether an address is in one of some networks. It is contains for who decides
-// whom to keep out, where what is written in another form must not be missed.
+// isIn tells whether an address is in one of some networks, whose prefixes may be written in
+// IPv6 form. It is contains for all but who is trusted, where what is written in another form
+// must not let anybody in.
 func isIn(networks []netip.Prefix, ip netip.Addr) bool {
 	ip = ip.Unmap().WithZone("")
 	return slices.ContainsFunc(networks, func(p netip.Prefix) bool {
@@ -57,12 +58,16 @@ func isIn(networks []netip.Prefix, ip netip.Addr) bool {
 	})
 }
 
-// orElse returns a reply that a user has set; what is zero in it is as in another one.
+// orElse returns a reply that a user has set; what is zero in it is as in another one, in the
+// class, 4 or 5, of what the user has set.
 func orElse(set, otherwise smtpproxy.Reply) smtpproxy.Reply {
-	if set.Code == 0 && set.Enhanced == (smtpproxy.EnhancedCode{}) {
-		set.Enhanced = otherwise.Enhanced
+	if set.Code == 0 && set.Enhanced[0] == 4 && otherwise.Code/100 != 4 {
+		set.Code = 421 // the client is turned away, and may come back
 	}
 	set.Code = cmp.Or(set.Code, otherwise.Code)
+	if e := otherwise.Enhanced; set.Enhanced == (smtpproxy.EnhancedCode{}) {
+		set.Enhanced = smtpproxy.EnhancedCode{set.Code / 100, e[1], e[2]}
+	}
 	if len(set.Lines) == 0 {
 		set.Lines = otherwise.Lines
 	}

@@ -218,9 +218,10 @@ func TestClientsAreLetInByTheirNetwork(t *testing.T) {
 		{"an invalid one is empty", hooks.Networks{Allow: []netip.Prefix{{}}}, "192.0.2.1", refused},
 		{"a unix socket is in no network to deny", hooks.Networks{Deny: prefixes("0.0.0.0/0", "::/0")}, "", ""},
 		{"nor in one to allow", hooks.Networks{Allow: prefixes("0.0.0.0/0", "::/0")}, "", refused},
-		{"a reply of one's own", hooks.Networks{Deny: prefixes("0.0.0.0/0"), Reply: smtpproxy.Reply{Code: 421, Lines: []string{"Later"}}}, "192.0.2.1", "421 4.0.0 Later (close)"},
+		{"a reply of one's own", hooks.Networks{Deny: prefixes("0.0.0.0/0"), Reply: smtpproxy.Reply{Code: 421, Lines: []string{"Later"}}}, "192.0.2.1", "421 4.7.1 Later (close)"},
 		{"the text alone", hooks.Networks{Deny: prefixes("0.0.0.0/0"), Reply: smtpproxy.Reply{Lines: []string{"No"}}}, "192.0.2.1", "554 5.7.1 No (close)"},
-		{"the code alone", hooks.Networks{Deny: prefixes("0.0.0.0/0"), Reply: smtpproxy.Reply{Code: 521}}, "192.0.2.1", "521 5.0.0 Access denied (close)"},
+		{"the code alone", hooks.Networks{Deny: prefixes("0.0.0.0/0"), Reply: smtpproxy.Reply{Code: 521}}, "192.0.2.1", "521 5.7.1 Access denied (close)"},
+		{"the class alone", hooks.Networks{Deny: prefixes("0.0.0.0/0"), Reply: smtpproxy.Reply{Enhanced: smtpproxy.EnhancedCode{4, 7, 1}}}, "192.0.2.1", "421 4.7.1 Access denied (close)"},
 		{"its enhanced code alone", hooks.Networks{Deny: prefixes("0.0.0.0/0"), Reply: smtpproxy.Reply{Enhanced: smtpproxy.NoEnhancedCode}}, "192.0.2.1", "554 Access denied (close)"},
 	} {
 		conn := smtpproxy.Connection{}
@@ -333,11 +334,14 @@ func TestWhatIsNoVerbCanNotBeLetThrough(t *testing.T) {
 
 func TestVerbsAreAnsweredInTheServersPlace(t *testing.T) {
 	a := hooks.Answers{
-		"HELP": {Code: 214, Lines: []string{"See", "https://mail.example/help"}},
-		"VRFY": {Code: 252, Lines: []string{"Cannot VRFY user"}},
-		"EXPN": {Code: 550, Enhanced: smtpproxy.EnhancedCode{5, 7, 1}, Lines: []string{"No lists"}},
-		"ETRN": {Code: 458, Lines: []string{"Nothing to send"}},
-		"BDAT": {Code: 502},
+		"HELP":  {Code: 214, Lines: []string{"See", "https://mail.example/help"}},
+		"VRFY":  {Code: 252, Lines: []string{"Cannot VRFY user"}},
+		"EXPN":  {Code: 550, Enhanced: smtpproxy.EnhancedCode{5, 7, 1}, Lines: []string{"No lists"}},
+		"ETRN":  {Code: 458, Lines: []string{"Nothing to send"}},
+		"BDAT":  {Code: 502},
+		"eTrn":  {Code: 500}, // the other counts
+		"xyZZy": {Code: 250},
+		"":      {Code: 250},
 	}
 	takesTurns(t, a, []turn{
 		{"a text of two lines", inPlaintext, smtpproxy.Transaction{}, "HELP", "214-2.0.0 See\r\n214 2.0.0 https://mail.example/help"},
@@ -346,6 +350,8 @@ func TestVerbsAreAnsweredInTheServersPlace(t *testing.T) {
 		{"EXPN", inPlaintext, smtpproxy.Transaction{}, "EXPN staff", "550 5.7.1 No lists"},
 		{"ETRN", inPlaintext, smtpproxy.Transaction{}, "ETRN example.org", "458 4.0.0 Nothing to send"},
 		{"BDAT with its chunk", inPlaintext, withRecipient, "BDAT 10 LAST", "502 5.0.0"},
+		{"a verb that is written in another case", inPlaintext, smtpproxy.Transaction{}, "XYzzy", "250 "},
+		{"a line without a verb is the library's", inPlaintext, smtpproxy.Transaction{}, "?", "500 "},
 		{"all else is passed", inPlaintext, smtpproxy.Transaction{}, "NOOP", ""},
 		{"a verb that only starts so", inPlaintext, smtpproxy.Transaction{}, "HELPME", ""},
 	})

@@ -36,7 +36,7 @@ import (
 //	                    commands
 //
 // In "ehlo=1 auth=0/1 mail=2 rcpt=1/2 data=1 commands=5/7", one of two RCPT was accepted. What
-// no server knows is "unknown", unless it was accepted.
+// no server knows is "unknown", unless it was accepted and has letters, digits and hyphens only.
 //
 // A command is logged when its reply leaves, be it the greeting, which has no line. The two
 // replies of a message, 354 and that to the content, are two records and one command; so are
@@ -123,7 +123,7 @@ func (s *traceState) at(conn *smtpproxy.Connection) *traceState {
 // logs tells whether there is somebody to get a record.
 func (s *traceState) logs(ctx context.Context, level slog.Level) bool {
 	t := s.trace
-	return (len(t.Networks) == 0 || contains(t.Networks, s.remote)) && t.logger().Enabled(ctx, level)
+	return (len(t.Networks) == 0 || isIn(t.Networks, s.remote)) && t.logger().Enabled(ctx, level)
 }
 
 func (t *Trace) logger() *slog.Logger { return cmp.Or(t.Logger, slog.Default()) }
@@ -256,7 +256,7 @@ func verbOf(cmd smtpproxy.Command, accepted bool) string {
 	switch {
 	case cmd.Line == "":
 		return ""
-	case isVerb(verb), accepted && verb != "" && !mayHide(cmd):
+	case isVerb(verb), accepted && isKeyword(verb) && !mayHide(cmd):
 		return verb
 	}
 	return "unknown" // a password, for all that is known

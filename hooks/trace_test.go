@@ -140,6 +140,8 @@ func TestTraceSummaryCountsCommandsNotReplies(t *testing.T) {
 		{"chunks are counted each", nil, nil,
 			[]string{"EHLO x", "MAIL FROM:<>", "RCPT TO:<b@c>", "BDAT 3", "BDAT 0 LAST", "QUIT"}, "ehlo=1 mail=1 rcpt=1 bdat=2 quit=1 commands=6"},
 		{"what no server knows", nil, nil, []string{"EHLO x", "PING", "HELP", "\x01", "?"}, "ehlo=1 unknown=0/3 help=0/1 commands=1/5"},
+		{"nor is what would be taken for something else in the counts", hooks.Answers{"MAIL=99/99": {Code: 250}, `X"\=`: {Code: 250}, "X-1": {Code: 250}}, nil,
+			[]string{"MAIL=99/99", `X"\=`, "X-1"}, "unknown=2 x-1=1 commands=3"},
 		{"but if it is accepted", aHook("PING", smtpproxy.Reply{}, nil), nil, []string{"PING", "PONG"}, "ping=1 unknown=0/1 commands=1/2"},
 		{"a password that a server takes for a command", nil, func(s *proxytest.Session) { s.Answer("AUTH", 535); s.Answer("SESAME", 250) },
 			[]string{"EHLO x", "AUTH PLAIN " + plain, "Sesame"}, "ehlo=1 auth=0/1 unknown=1 commands=2/3"},

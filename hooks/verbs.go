@@ -3,6 +3,7 @@ package hooks
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/seed3262c777/smtpproxy"
 )
@@ -61,8 +62,8 @@ func (a allowedVerbs) Keywords(_ *smtpproxy.Context, _ smtpproxy.Connection, kw 
 	return nil
 }
 
-// Answers answers commands in the server's place, by their verb in upper case: HELP with a
-// 214, say, which go-smtp doesn't implement and curl asks for, VRFY with "252 Cannot VRFY user"
+// Answers answers commands in the server's place, by their verb, which may be written in any
+// case, but only in one: HELP with a 214, say, which go-smtp doesn't implement and curl asks for, VRFY with "252 Cannot VRFY user"
 // (RFC 5321 section 3.5.3), EXPN and ETRN with what a server's users should know. All else is
 // passed: the zero value passes everything.
 //
@@ -74,8 +75,17 @@ type Answers map[string]smtpproxy.Reply
 
 // Command implements smtpproxy.Hook.
 func (a Answers) Command(_ *smtpproxy.Context, cmd smtpproxy.Command, _ smtpproxy.Connection, _ smtpproxy.Transaction) (smtpproxy.Decision, error) {
-	if r, ok := a[cmd.Verb()]; ok && !cmd.SASL {
+	verb := cmd.Verb()
+	if verb == "" { // of a SASL exchange, or else the library refuses it
+		return nil, nil
+	}
+	if r, ok := a[verb]; ok {
 		return r, nil
+	}
+	for v, r := range a {
+		if strings.EqualFold(v, verb) {
+			return r, nil
+		}
 	}
 	return nil, nil
 }
