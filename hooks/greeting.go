@@ -17,6 +17,9 @@ import (
 // that a front end tells of with XCLIENT doesn't wait again, since the front end has been
 // greeted, and it isn't known whether the client has.
 //
+// In a smtpproxy.Chain, it stands before a hook that answers with a Restart when a client
+// connects, as [Networks] does.
+//
 // # Dangers
 //
 // An honest server waits for five minutes (RFC 5321 section 4.5.3.2.1), but people who send

@@ -59,21 +59,27 @@ type Limits struct {
 	Store Store
 
 	// Timeout is how long a call of a Store other than a MemoryStore may take, which a
-	// command waits for. 0 is one second.
+	// command waits for. 0 is one second. With smtpproxy.Proxy.HookTimeout, that must be longer,
+	// by as much as the other hooks of a chain and the calls of a Store that answers need: else
+	// it is over before, which is a failure of the hook's, and OnAway doesn't decide.
 	Timeout time.Duration
 
 	// OnAway, if not nil, is told of each error of the Store, and decides what is done with
-	// the command, or the client that connects, whose limits nobody knows: nil goes on
+	// the command, or the client that connects, whose limits nobody knows. Behind an error, the
+	// Store isn't asked again about the same command, reply, connection or end: so nobody waits
+	// for it more than once, and what is to be counted or given back then isn't. nil goes on
 	// as if there were none. Where there is nothing to decide about, behind a reply
 	// and at the end, what it returns doesn't matter. What it returns is held to the rules for
 	// Limit.Beyond, and else a failure of the hook's. Without OnAway, the dialogue goes on, and
 	// slog.Default() is told when the store goes away and when it is back. OnAway may be called
-	// concurrently.
+	// concurrently for several connections. It is called, as OnBeyond and the Store are, under a
+	// lock that the connection has for its limits: one that waits holds up that connection alone,
+	// its end too.
 	OnAway func(ctx *smtpproxy.Context, err error) smtpproxy.Decision
 
 	// OnBeyond, if not nil, is told each time that a limit is exceeded: which one, and by whom. It
 	// is for a log, or for a counter by Bucket.What and Bucket.Per, of which there are few;
-	// Bucket.Who is the client's to choose. It may be called concurrently.
+	// Bucket.Who is the client's to choose. It may be called concurrently, as OnAway is.
 	OnBeyond func(ctx *smtpproxy.Context, b Bucket)
 }
 

@@ -34,7 +34,14 @@ const (
 	// Recipients are RCPT commands that are accepted.
 	Recipients
 
-	// Messages are those that are accepted, and those whose end has brought no reply.
+	// Messages are those that are accepted, and those whose end has brought no reply: one that
+	// a client breaks off behind DATA, or in its content, counts, since the server may have taken
+	// it all the same.
+	//
+	// So it costs a client next to nothing to use up what many share: with InAll, anybody takes
+	// it from everybody by connecting, saying DATA and leaving, and with PerSender, from whoever
+	// it says it is. Let Beyond of these be a smtpproxy.Pass with a Delay, or have them
+	// behind a limit PerNetwork of Messages, or of Connections with Every, that is much smaller.
 	Messages
 
 	// Octets are those of message content that the server has got, accepted or not, and
@@ -95,7 +102,8 @@ const (
 	// PerSender is each sender of a transaction. Letters count as the same in upper and
 	// lower case; the null sender is a sender like any other, and all whose command servers
 	// may read in different ways (smtpproxy.Transaction.Unparsed) are one. What isn't in a
-	// transaction is counted for no sender. A client can call itself what it likes.
+	// transaction is counted for no sender. A client can call itself what it likes, and use up
+	// what is another's.
 	PerSender
 
 	// PerLogin is each user name that clients have authenticated with, letters in upper and

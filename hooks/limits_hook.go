@@ -219,6 +219,9 @@ type asking struct {
 	v     verdict
 	found bool // there is something to decide
 	err   error
+
+	away    bool               // the store is, and isn't asked again in this call
+	without smtpproxy.Decision // what OnAway has returned then, until it is decided
 }
 
 // refuses tells whether what is asked about is refused.
@@ -309,12 +312,15 @@ func (a *asking) take(i int, who string, n int) (ok, known bool) {
 		*l, ok = l.take(&b, a.s.now(r), n)
 		return ok, true
 	}
-	ok, err := a.h.store.Take(a.ctx, b, n)
-	if err != nil {
-		a.away(err, true)
-		return true, false
+	if !a.away {
+		ok, err := a.h.store.Take(a.ctx, b, n)
+		if err == nil {
+			return ok, true
+		}
+		a.goesAway(err)
 	}
-	return ok, true
+	a.decideWithout()
+	return true, false
 }
 
 // charge takes n tokens of a limit in any case, and tells whether that is known to have been
@@ -327,23 +333,31 @@ func (a *asking) charge(i int, who string, n int) bool {
 		*l = l.charge(&b, a.s.now(r), n)
 		return true
 	}
+	if a.away {
+		return false
+	}
 	err := a.h.store.Charge(a.ctx, b, n)
 	if err != nil {
-		a.away(err, false)
+		a.goesAway(err)
 	}
 	return err == nil
 }
 
-// away decides what is done without a store, if there is anything to decide.
-func (a *asking) away(err error, decides bool) {
-	f := a.h.onAway
-	if f == nil {
+// goesAway notes that the store is away, and asks what is done then.
+func (a *asking) goesAway(err error) {
+	a.away = true
+	if f := a.h.onAway; f != nil {
+		a.without = f(a.ctx, err)
+	}
+}
+
+// decideWithout decides what is done without a store, once in a call.
+func (a *asking) decideWithout() {
+	d := a.without
+	if d == nil {
 		return
 	}
-	d := f(a.ctx, err)
-	if d == nil || !decides {
-		return
-	}
+	a.without = nil
 	v, err := verdictOf(d)
 	if err != nil {
 		a.err = err

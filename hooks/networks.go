@@ -18,6 +18,10 @@ import (
 // alone: everybody is both 0.0.0.0/0 and ::/0. An invalid prefix is a network without addresses.
 //
 // Behind a load balancer that doesn't tell who its clients are, all have its address.
+//
+// In a smtpproxy.Chain, it stands before a hook that answers with a Restart when a client
+// connects, as one that knows by itself who the client is: that ends the asking, and what stands
+// behind it isn't asked about that client at all. So such a hook stands last.
 type Networks struct {
 	// Allow lets in those alone who are in one of these networks; empty is everybody.
 	Allow []netip.Prefix

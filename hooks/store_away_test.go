@@ -96,6 +96,45 @@ func TestWithoutAStoreTheDialogueGoesOnAndTheLogTellsOnce(t *testing.T) {
 	}
 }
 
+func TestAStoreThatIsAwayIsAskedOnceInACall(t *testing.T) {
+	store := new(badStore)
+	var told int
+	var limits []hooks.Limit
+	for _, l := range everyKind() {
+		if l.Max = 5; l.What != hooks.Connections {
+			limits = append(limits, l)
+		}
+	}
+	hook := limitsIn(hooks.Limits{Store: store, OnAway: func(*smtpproxy.Context, error) smtpproxy.Decision {
+		told++
+		return nil
+	}}, limits...)
+	s := limitsFrom(hook, "192.0.2.1")
+	say(t, s, "250 250", ehlo, mail)
+	store.set(isAway)
+	for _, line := range []string{"NOOP", "550 " + rcpt, "500 XYZZY"} {
+		store.calls, told = 0, 0
+		say(t, s, map[string]string{"N": "250", "5": line[:3]}[line[:1]], line)
+		if store.calls != told || told < 1 || told > 2 { // at the command, and at a reply that counts
+			t.Errorf("%s: asked %d times, told %d times", line, store.calls, told)
+		}
+	}
+}
+
+func TestWhatIsDoneWithoutAStoreIsDecidedBehindWhatCouldNotBeGivenBack(t *testing.T) {
+	store := new(badStore)
+	hook := front(limitsIn(hooks.Limits{Store: store, OnAway: func(*smtpproxy.Context, error) smtpproxy.Decision {
+		return smtpproxy.Reply{Code: 451}
+	}}, hooks.Limit{What: hooks.Connections, Per: hooks.PerNetwork, Max: 5}))
+	s := limitsFrom(hook, "192.0.2.1")
+	store.set(isAway)
+	store.calls = 0
+	say(t, s, "451", "XCLIENT ADDR=198.51.100.1")
+	if store.calls != 1 {
+		t.Errorf("asked %d times", store.calls)
+	}
+}
+
 func TestWhatIsDoneWithoutAStoreIsChosen(t *testing.T) {
 	store := new(badStore)
 	var told []error
@@ -145,17 +184,17 @@ func TestWhereThereIsNothingToDecideAStoreThatIsAwayDecidesNothing(t *testing.T)
 		told++
 		return smtpproxy.Reply{Code: 451}
 	}}
-	s := limitsFrom(front(limitsIn(limits, hooks.Limit{What: hooks.Connections, Per: hooks.PerNetwork, Max: 5},
-		hooks.Limit{What: hooks.Errors, Per: hooks.PerNetwork, Max: 5, Every: time.Hour})), "192.0.2.1")
+	s := limitsFrom(limitsIn(limits, hooks.Limit{What: hooks.Connections, Per: hooks.PerNetwork, Max: 5},
+		hooks.Limit{What: hooks.Errors, Per: hooks.PerNetwork, Max: 5, Every: time.Hour}), "192.0.2.1")
 	store.set(func(_ context.Context, charges bool) error {
 		if charges {
 			return errAway
 		}
 		return nil
 	})
-	say(t, s, "220 500 250", "XCLIENT ADDR=198.51.100.1", "XYZZY", "NOOP") // the front end isn't given back, the error isn't counted
-	if s.Close(); told != 3 {
-		t.Errorf("told of %d errors, want 3", told)
+	say(t, s, "500 250", "XYZZY", "NOOP") // the error isn't counted
+	if s.Close(); told != 2 {             // and the connection isn't given back
+		t.Errorf("told of %d errors, want 2", told)
 	}
 }
 

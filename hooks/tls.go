@@ -6,13 +6,16 @@ import (
 
 // RequireTLS keeps clients that aren't inside TLS from AUTH, or from everything. The zero value
 // guards AUTH: it isn't announced without TLS, and is answered 523 5.7.10 (RFC 5248 section
-// 2.4). Where the Proxy has a TLSConfig the library does so by itself, behind the hooks, unless
+// 2.4). Where AUTH isn't announced, its parameter of MAIL isn't offered either: go-smtp answers 5xx
+// to "MAIL FROM:<a@example.com> AUTH=<>", which some clients send all the same; [StripParameters]
+// takes it out. Where the Proxy has a TLSConfig the library does so by itself, behind the hooks, unless
 // AllowInsecureAuth is set; what it can't do is to end the session, and to ask for TLS before
 // mail.
 //
 // A Proxy without a TLSConfig, and without TLS in the listener beneath it, gives nobody a way
 // into TLS, and this hook can't know. TLS that a front end has ended, and tells of with XCLIENT,
-// isn't seen.
+// isn't seen. smtpproxy.Proxy.Commands must be empty, or has to have all that is to be refused:
+// what it doesn't have never gets here.
 //
 // # Dangers
 //

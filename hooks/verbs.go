@@ -21,6 +21,7 @@ import (
 // them is no verb.
 //
 // In a smtpproxy.Chain, what the hooks behind it make of a line isn't looked at any more.
+// smtpproxy.Proxy.Commands must be empty: what it doesn't have never gets here, and is let through.
 func AllowVerbs(verbs ...string) smtpproxy.Hook {
 	a := make(allowedVerbs, len(verbs))
 	for i, v := range verbs {
