@@ -23,8 +23,8 @@ import (
 // whose address says nothing about them: in private networks (RFC 1918, RFC 4193), in that
 // between a provider and its customers (RFC 6598), on a link, and on this machine itself.
 //
-// In a smtpproxy.Chain, it stands before a hook that answers with a Restart when a client
-// connects, as [Networks] does.
+// In a smtpproxy.Chain, a hook whose own Connect decides on a Restart stands behind it: see
+// [Networks].
 //
 // # Dangers
 //

@@ -31,7 +31,11 @@
 // that change commands; then [Limits]; then those that refuse or answer commands. Those that
 // refuse would decide else about what the server doesn't get, and Limits wouldn't be asked about
 // what another hook refuses. Who should be
-// left alone, such as one's own network, is told by smtpproxy.Proxy.HookFor.
+// left alone, such as one's own network, is told by smtpproxy.Proxy.HookFor. A hook of one's own
+// whose Connect decides on a Restart stands last, since that ends the asking (see [Networks]).
+//
+// smtpproxy.Proxy.Commands must be empty for all that bound or refuse something: it keeps
+// commands from the hooks, and passes what it doesn't have without asking them.
 //
 // For those who want to know:
 //
@@ -42,8 +46,13 @@
 //
 //   - [Chaos] answers what it is told to, lets clients wait and breaks connections off.
 //
-// Each is a smtpproxy.Hook, to be put together with others by smtpproxy.Chain and
-// smtpproxy.Mux, but for Trace and Transcript, which are observers. None writes to itself, but
-// Chaos, which guards what it counts: one value serves all connections, and what a hook
-// remembers of one it keeps with smtpproxy.State.
+// Trace and Transcript are observers: their method Observer returns what belongs into
+// smtpproxy.Proxy.Observers. All others are hooks, to be put together by smtpproxy.Chain and
+// smtpproxy.Mux: each value is a smtpproxy.Hook itself, or its pointer is, but for Limits, whose
+// method Hook returns one, and for StripParameters, AddParameter and AllowVerbs, which are
+// functions that do.
+//
+// One value serves all connections, and what is remembered of one of them is kept with
+// smtpproxy.State. Of more than one, only these remember anything, and guard it: Chaos what it
+// counts, DNSList the answers, and the Store of Limits its buckets.
 package hooks

@@ -17,8 +17,8 @@ import (
 // that a front end tells of with XCLIENT doesn't wait again, since the front end has been
 // greeted, and it isn't known whether the client has.
 //
-// In a smtpproxy.Chain, it stands before a hook that answers with a Restart when a client
-// connects, as [Networks] does.
+// In a smtpproxy.Chain, a hook whose own Connect decides on a Restart stands behind it: see
+// [Networks].
 //
 // # Dangers
 //

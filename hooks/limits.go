@@ -28,7 +28,9 @@ import (
 // Commands, and however many Errors there are of that kind, which it sees by their replies, the
 // connection stays open until there comes a command that it is asked about. [Networks] and
 // [DNSList], which refuse clients in the place of the greeting, may stand before it: whom they
-// refuse isn't counted then. With smtpproxy.Proxy.Commands, it sees those commands alone, and
+// refuse isn't counted then. A hook whose own Connect decides on a Restart stands last, as with
+// Networks: Connections PerNetwork and InAll are counted for who is connected then, and behind it
+// for nobody. With smtpproxy.Proxy.Commands, it sees those commands alone, and
 // bounds what clients do with no others.
 //
 // Whoever shares a network, a sender or a login with others can use up what is theirs, too: a

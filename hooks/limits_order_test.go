@@ -1,10 +1,12 @@
 package hooks_test
 
 import (
+	"net/netip"
 	"testing"
 
 	"github.com/seed3262c777/smtpproxy"
 	"github.com/seed3262c777/smtpproxy/hooks"
+	"github.com/seed3262c777/smtpproxy/proxytest"
 )
 
 func TestBeforeHooksThatRefuseALimitOfErrorsEndsAConnectionThatSendsNothingElse(t *testing.T) {
@@ -26,5 +28,26 @@ func limitsRefusers() []limitsRefuser {
 		{hooks.AllowVerbs("EHLO"), "HELP", "502 502 502"},
 		{hooks.Answers{"HELP": {Code: 550}}, "HELP", "550 550 550"},
 		{hooks.Strict{}, mail, "503 503 503"},
+	}
+}
+
+func TestAHookThatRestartsWhenAClientConnectsEndsTheAsking(t *testing.T) {
+	tells := smtpproxy.Funcs{OnConnect: func(*smtpproxy.Context, smtpproxy.Connection) (smtpproxy.Decision, error) {
+		return smtpproxy.Reply{Restart: &smtpproxy.Origin{RemoteIP: netip.MustParseAddr("203.0.113.7")}}, nil
+	}}
+	connected, told := &hooks.Networks{Deny: prefixes("192.0.2.1/32")}, &hooks.Networks{Deny: prefixes("203.0.113.7/32")}
+	for _, row := range []struct {
+		hook smtpproxy.Hook
+		in   bool
+	}{
+		{smtpproxy.Chain(connected, tells), false},
+		{smtpproxy.Chain(tells, connected), true},
+		{smtpproxy.Chain(told, tells), true},
+		{smtpproxy.Chain(tells, told), true},
+	} {
+		s := proxytest.NewSession(&smtpproxy.Proxy{Hook: row.hook})
+		if s.Connect(); isIn(s) != row.in || row.in && s.Connection().RemoteIP != netip.MustParseAddr("203.0.113.7") {
+			t.Errorf("let in: %v, as %v", isIn(s), s.Connection().RemoteIP)
+		}
 	}
 }

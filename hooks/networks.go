@@ -19,9 +19,10 @@ import (
 //
 // Behind a load balancer that doesn't tell who its clients are, all have its address.
 //
-// In a smtpproxy.Chain, it stands before a hook that answers with a Restart when a client
-// connects, as one that knows by itself who the client is: that ends the asking, and what stands
-// behind it isn't asked about that client at all. So such a hook stands last.
+// In a smtpproxy.Chain, it stands before a hook whose own Connect decides on a Restart, because
+// it knows who the client is without an XCLIENT. That ends the asking: the hooks before it have
+// been asked about who is connected, those behind it about nobody, and none is about the client
+// that it tells, who is its own to refuse. So such a hook stands last.
 type Networks struct {
 	// Allow lets in those alone who are in one of these networks; empty is everybody.
 	Allow []netip.Prefix

@@ -6,9 +6,8 @@ import (
 
 // RequireTLS keeps clients that aren't inside TLS from AUTH, or from everything. The zero value
 // guards AUTH: it isn't announced without TLS, and is answered 523 5.7.10 (RFC 5248 section
-// 2.4). Where AUTH isn't announced, its parameter of MAIL isn't offered either: go-smtp answers 5xx
-// to "MAIL FROM:<a@example.com> AUTH=<>", which some clients send all the same; [StripParameters]
-// takes it out. Where the Proxy has a TLSConfig the library does so by itself, behind the hooks, unless
+// 2.4). So without TLS, the library answers 555 5.5.4 to the parameter AUTH= of MAIL, too, since that is
+// announced with it: for clients that send AUTH=<> all the same, [StripParameters] takes it out. Where the Proxy has a TLSConfig the library does so by itself, behind the hooks, unless
 // AllowInsecureAuth is set; what it can't do is to end the session, and to ask for TLS before
 // mail.
 //
