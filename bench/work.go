@@ -59,10 +59,10 @@ func workList(o *options) []work {
 		composed("a chain of 3 hooks", &smtpproxy.Proxy{Hook: chainOf(3)}, remark("-")),
 		composed("a chain of 10 hooks", &smtpproxy.Proxy{Hook: chainOf(10)}, remark("-")),
 		composed("a Mux", &smtpproxy.Proxy{Hook: muxOf()}, remark("-")),
-		composed("the 7 policy hooks", &smtpproxy.Proxy{Hook: smtpproxy.Chain(policyHooks()...)}, remark("-")),
 		composed("an observer", &smtpproxy.Proxy{Hook: smtpproxy.HookFunc(pass), Observers: []smtpproxy.Observer{observer}}, remark("-")),
 		composed("a hook that sees replies", &smtpproxy.Proxy{Hook: seesReplies}, remark("-")),
 	}
+	list = append(list, readyWork()...)
 	list = append(list, limitsWork(o)...)
 	list = append(list,
 		waitWork(o, waiting),
