@@ -61,15 +61,16 @@
 //	                               smtpproxy.TLS behind it: SNI=mx.example
 //	C: (leaves) RSET               it sends a line, and is gone while the hook has it
 //	C: (gone)                      it is gone
-//	A: RCPT 550 5.1.1 No such user the server's answer to the next RCPT that it gets: see
-//	                               Session.Answer. The verb (connection) is for its greeting,
+//	A: RCPT 550 5.1.1 No such user the server's answer to the next RCPT that it gets, so it
+//	                               stands before the client's: see Session.Answer. The verb (connection) is for its greeting,
 //	                               and a line 550-text goes on in the next
 //	S: 250 2.0.0 OK                what comes of it, as Session.Transcript writes it: what the
 //	H: 550 5.7.1 Not you           server, the hook, and the library reply, and what the hook
 //	P: 503 5.5.1 No RCPT command   decides otherwise
 //	= Connection.HELO.Host a.test  what a hook would see now: a field of smtpproxy.Connection
-//	                               or Transaction; also Recipients.Len, Recipients.0.Recipient,
-//	                               SenderParams.SIZE and TLS.PeerCert.Verified
+//	                               or Transaction; also Transaction.Recipients.Len,
+//	                               Transaction.Recipients.0.Recipient, Transaction.SenderParams.SIZE
+//	                               and Connection.TLS.PeerCert.Verified
 //	# text                         a remark
 //
 // The lines S:, H: and P: need not be written by hand: with PROXYTEST_UPDATE=1 in the

@@ -44,8 +44,8 @@ func (d *dialogue) play(p *smtpproxy.Proxy) (differences, mistakes []error) {
 			differences = append(differences, err)
 		}
 	}
-	if len(differences)+len(mistakes) == 0 {
-		mistakes = d.unused(s)
+	if len(mistakes) == 0 {
+		mistakes = d.unused(s) // an update must not hide it
 	}
 	return differences, mistakes
 }
@@ -182,7 +182,7 @@ func (d *dialogue) unused(s *Session) (mistakes []error) {
 	for _, a := range slices.Backward(d.acts) {
 		if a.do == prepares && left[a.text] > 0 {
 			left[a.text]--
-			mistakes = append(mistakes, d.file.wrong(a.at, "the server has got no %s to answer so: delete this line, or let the client send one", a.text))
+			mistakes = append(mistakes, d.file.wrong(a.at, "the server has got no %s to answer so behind this line: let the client send one there, or delete the line", a.text))
 		}
 	}
 	slices.Reverse(mistakes)

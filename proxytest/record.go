@@ -29,9 +29,10 @@ import (
 // dropped.
 //
 // A recording tells what the client reads, and no more: an observer isn't told what a
-// hook passes. Where the server's replies aren't those of the fake one, they are its answers.
+// hook passes. To hold the hook to that, too, put "H: pass" behind one of the client's lines,
+// and let Run update the file. Where the server's replies aren't those of the fake one, they are its answers.
 // Passwords are replaced by "password", in the form of the SASL mechanism, so that the user's
-// name is the same; of what else is masked in a [smtpproxy.Command], the mask is left. Message
+// name is the same, if AUTH has succeeded; of what else is masked in a [smtpproxy.Command], the mask is left. Message
 // content is none of it. Addresses, names and the text of replies are as they were.
 //
 // Some of what a hook may have seen can't be played: time, what was Pipelined, the client's

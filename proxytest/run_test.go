@@ -116,9 +116,10 @@ func TestWhatIsWrongInAFileIsToldWithItsLineAndWhatToDo(t *testing.T) {
 		{"an answer that has no end", "-- x --\nA: RCPT 550-No\nC: NOOP\n", `3: the answer to RCPT above has no last line: in that, a blank follows the code`},
 		{"nor at the end", "-- x --\nC: NOOP\nA: RCPT 550-No", `3: the answer to RCPT has no last line: in that, a blank follows the code`},
 		{"another answer within", "-- x --\nA: RCPT 550-No\nA: RCPT 551 No\nC: NOOP\n", `3: the answer to RCPT above goes on, with 550 in each of its lines and a blank behind it in the last`},
-		{"an answer too many", "-- x --\nA: NOOP 250 first\nA: NOOP 250 second\nC: NOOP\nH policy: pass\nS: 250 first\n", `3: the server has got no NOOP to answer so: delete this line, or let the client send one`},
-		{"two answers too many", "-- x --\nA: RSET 250\nA: NOOP 250\nC: QUIT\nS: 221 2.0.0 Bye\n", `2: the server has got no RSET to answer so: delete this line, or let the client send one
-testdata/x.txtar:3: the server has got no NOOP to answer so: delete this line, or let the client send one`},
+		{"an answer too many", "-- x --\nA: NOOP 250 first\nA: NOOP 250 second\nC: NOOP\nH policy: pass\nS: 250 first\n", `3: the server has got no NOOP to answer so behind this line: let the client send one there, or delete the line`},
+		{"an answer behind its command", "-- x --\nC: NOOP\nH policy: pass\nS: 250 2.0.0 OK\nA: NOOP 250 first\n", `5: the server has got no NOOP to answer so behind this line: let the client send one there, or delete the line`},
+		{"two answers too many", "-- x --\nA: RSET 250\nA: NOOP 250\nC: QUIT\nS: 221 2.0.0 Bye\n", `2: the server has got no RSET to answer so behind this line: let the client send one there, or delete the line
+testdata/x.txtar:3: the server has got no NOOP to answer so behind this line: let the client send one there, or delete the line`},
 		{"what isn't exported", "-- x --\nC: NOOP\n= Connection.TLS.PeerCert.chain x\n", `3: Connection.TLS.PeerCert has no chain: it has Error, Err, Verified`},
 		{"nothing to look at", "-- x --\nC: NOOP\n= HELO.Host x\n", `3: "HELO.Host" is nothing to look at: begin with a field, as in = Connection.HELO.Host or = Transaction.Sender`},
 		{"an unknown field", "-- x --\nC: NOOP\n= Connection.HELO.Name x\n", `3: Connection.HELO has no Name: it has Verb, Host`},
