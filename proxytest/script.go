@@ -319,7 +319,8 @@ func (f *script) updated() string {
 			if n < len(f.lines) {
 				b.WriteString("\n")
 			} else if len(added[n]) > 0 {
-				b.WriteString(f.eol)
+				// The file may end in half a line end.
+				b.WriteString(strings.TrimPrefix(f.eol, line[len(strings.TrimSuffix(line, "\r")):]))
 			}
 		}
 		for _, line := range added[n] {
