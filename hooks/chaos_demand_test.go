@@ -6,10 +6,12 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/seed3262c777/smtpproxy"
 	"github.com/seed3262c777/smtpproxy/hooks"
+	"github.com/seed3262c777/smtpproxy/proxytest"
 )
 
 // These are what people have asked servers made for tests for, each in front of go-smtp, on
@@ -106,18 +108,32 @@ func TestMailpit623MAILWithinATransactionIsRefused(t *testing.T) {
 
 // github.com/axllent/mailpit/issues/676: a 421 that follows the rate, not a chance.
 func TestMailpit676A421ByTheRateOfConnections(t *testing.T) {
-	s := newSink(t)
-	s.put(`{"rules": [{"at": "connect", "skip": 3, "every": "300ms", "code": 421, "enhanced": "4.7.0", "text": "Too many connections"}]}`)
-	for range 2 {
-		began := time.Now()
-		for range 3 {
-			s.wants("220 250", "NOOP")
-		}
-		if time.Since(began) < 250*time.Millisecond { // else the next window has begun
-			s.wants("421 dropped", "NOOP")
-		}
-		time.Sleep(350 * time.Millisecond)
+	sink := newSink(t)
+	sink.put(`{"rules": [{"at": "connect", "skip": 3, "every": "1h", "code": 421, "enhanced": "4.7.0", "text": "Too many connections"}]}`)
+	for range 3 {
+		sink.wants("220 250", "NOOP")
 	}
+	sink.wants("421 dropped", "NOOP")
+
+	// And anew when the time has passed.
+	synctest.Test(t, func(t *testing.T) {
+		c := new(hooks.Chaos)
+		rule := hooks.ChaosRule{At: "connect", Skip: 3, Every: hooks.Duration(time.Minute), Code: 421, Enhanced: "4.7.0", Text: "Too many connections"}
+		if err := c.Set(1, rule); err != nil {
+			t.Fatal(err)
+		}
+		for window := range 2 {
+			for i, want := range []int{220, 220, 220, 421} {
+				s := proxytest.NewSession(&smtpproxy.Proxy{Hook: c})
+				s.Connect()
+				if got := s.Reply().Code; got != want {
+					t.Errorf("window %d, client %d: %d, want %d", window, i, got, want)
+				}
+				s.Close()
+			}
+			time.Sleep(time.Minute + time.Second) // in a bubble
+		}
+	})
 }
 
 // github.com/ChangemakerStudios/Papercut-SMTP/issues/199: so many mails an hour, with the reply

@@ -16,7 +16,7 @@ import (
 
 func TestOnceShowsAsWhomAUserMaySend(t *testing.T) {
 	if runtime.GOOS != "linux" {
-		t.Skip("who is at a unix socket is known on Linux")
+		t.Skip("who is at a unix socket is known on Linux") // and so the library says on others
 	}
 	var out bytes.Buffer
 	if err := run(t.Context(), []string{"-once", "-addr", filepath.Join(t.TempDir(), "s")}, &out); err != nil {
