@@ -284,10 +284,11 @@ func (c *conn) dropRest() error {
 	switch {
 	case inChunk && left == 0, !inChunk && m.complete, m.dropped >= maxDrain:
 		c.s.mu.Lock()
+		message := c.s.m.IsMessage()
 		r, copies := c.s.m.DroppedRest()
 		c.s.moved(false)
 		c.s.mu.Unlock()
-		c.respond(&answer{reply: replyOf(r), by: ByLibrary, copies: copies, message: true})
+		c.respond(&answer{reply: replyOf(r), by: ByLibrary, copies: copies, message: message})
 		return c.finish()
 	case len(held) == 0 && c.in.err != nil:
 		return c.contentError()

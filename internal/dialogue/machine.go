@@ -146,9 +146,18 @@ func (m *Machine) WantsKeywords() bool {
 // Greets tells whether the reply that is due is one to HELO, EHLO or LHLO.
 func (m *Machine) Greets() bool { return m.state == Executing && m.has.verb.Greets() }
 
-// IsMessage tells whether the reply that is due is one to a message.
+// IsMessage tells whether the reply that is due is one to a message: of its chunks, only the
+// last has such a reply.
 func (m *Machine) IsMessage() bool {
-	return m.state >= Chunk && m.state < Handover && m.state != DropChunk || m.state == Executing && m.has.last
+	if m.state == Executing || m.has.verb == BDAT {
+		return m.has.last && (m.state == Executing || m.readsMessage())
+	}
+	return m.readsMessage()
+}
+
+// readsMessage tells whether the server has message content, or is about to get it.
+func (m *Machine) readsMessage() bool {
+	return m.state >= Chunk && m.state < Handover && m.state != DropChunk
 }
 
 // InMessage tells whether the server has a message, or a chunk of one, or the command
