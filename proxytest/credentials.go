@@ -23,11 +23,15 @@ type credentials struct {
 
 // masked returns a line of the client's as readClient reads it, with what stands in the place
 // of credentials. That, if it isn't nil, is behind the first, and is known when the exchange
-// is over. code is that of the reply.
-func (r *recording) masked(cmd smtpproxy.Command, code int) (line string, behind func() string) {
+// is over.
+func (r *recording) masked(x *smtpproxy.Exchange) (line string, behind func() string) {
+	cmd := x.Command
 	if cmd.SASL {
-		if code == 501 { // it has most likely cancelled the exchange
+		switch {
+		case x.Reply.Code == 501: // it has most likely cancelled the exchange
 			return cancels, nil
+		case x.By == smtpproxy.ByLibrary: // which refuses nothing but control characters there
+			return literal("\x00"), nil
 		}
 		if r.auth == nil {
 			r.auth = new(credentials) // an exchange of the hook's own

@@ -35,7 +35,10 @@ import (
 // name is the same, if AUTH has succeeded; of what else is masked in a [smtpproxy.Command], the mask is left. Message
 // content is none of it. Addresses, names and the text of replies are as they were.
 //
-// Some of what a hook may have seen can't be played: time, what was Pipelined, the client's
+// Where a client is gone, a remark tells of what can't be played: what it has read last
+// without having asked for it, as a 421 when its time is up; which command has got no reply;
+// the statuses of an LMTP message where not each recipient has one. Some of what a hook may have
+// seen can't be played either: time, what was Pipelined, the client's
 // certificate but for PeerCert.Error, what was bounded by the listener (Proxy.MaxLineLength, CommandTimeout), and the
 // server's own reply where a [smtpproxy.ReplyHook] has changed it: the recording has it changed.
 func Record(open func(conn smtpproxy.Connection) io.WriteCloser) smtpproxy.Observer {
@@ -73,14 +76,17 @@ type recording struct {
 	began time.Time
 	conn  smtpproxy.Connection // when it began
 
-	turns  []*turn
-	size   int
-	full   bool
-	begun  bool // the server has greeted, or the client has spoken
-	closed bool // by the last reply
-	failed string
-	server server // where the fake one is when all of it is played
-	auth   *credentials
+	turns       []*turn
+	size        int
+	full        bool
+	begun       bool   // the server has greeted, or the client has spoken
+	challenged  bool   // the last reply was 334
+	contentOver bool   // the last reply was one to the content of a message
+	closed      bool   // by the last reply
+	verb        string // of the last command that has got a reply, as in End
+	failed      string
+	server      server // where the fake one is when all of it is played
+	auth        *credentials
 }
 
 // turn is what the client does, and what comes of it.
@@ -121,9 +127,17 @@ func (r *recording) endTurn() {
 	t.over = true
 	if t.execute != nil && len(t.replies) > 0 {
 		own := r.server
-		if slices.EqualFunc(t.execute(&own), t.replies, reads) {
+		switch replies := t.execute(&own); {
+		case slices.EqualFunc(replies, t.replies, reads):
 			r.server = own
-		} else {
+		case len(replies) > len(t.replies):
+			// The connection has ended amid the statuses of an LMTP message. The fake server
+			// has one for each recipient.
+			r.server = own
+			said := t.heard
+			*t = turn{client: "(gone)", over: true}
+			t.lastWords(said)
+		default:
 			r.server.answers = &answers{byVerb: map[string][]smtpproxy.Reply{t.verb: slices.Clone(t.replies)}}
 			t.execute(&r.server)
 			r.server.answers = nil
@@ -152,13 +166,18 @@ func (r *recording) exchanged(x *smtpproxy.Exchange) {
 		return
 	}
 	defer func() { r.failed = "" }()
-	if r.full = r.full || r.size > maxRecording; r.full {
+	isMore := x.Recipient > 0 // a status of an LMTP message whose others are written down
+	if r.full = r.full || r.size > maxRecording && !isMore; r.full {
 		return
 	}
+	if !isMasked(x.Command) {
+		r.verb = cmp.Or(x.Command.Verb(), r.verb)
+	}
+	r.conn.EarlyTalker = r.conn.EarlyTalker || x.Connection.EarlyTalker // which its greeting tells
 	if x.Connection.RemoteIP == r.conn.RemoteIP {
 		r.conn.RemotePTR = cmp.Or(x.Connection.RemotePTR, r.conn.RemotePTR) // the DNS has taken its time
 	}
-	if x.Recipient > 0 && len(r.turns) > 0 {
+	if isMore && len(r.turns) > 0 {
 		if r.isServers(x) {
 			r.hear(r.turns[len(r.turns)-1], x, "S: ")
 		}
@@ -172,14 +191,49 @@ func (r *recording) exchanged(x *smtpproxy.Exchange) {
 	if !r.begun {
 		r.connected(r.unsaid(), "S: ")
 	}
-	if x.Reply.Disconnect && isNone(x.Passed) && (isNone(x.Command) || x.By == smtpproxy.ByServer) {
-		// It is the answer to nothing.
-		t := r.turn("(gone)")
-		t.remark = "the last word was " + strings.Join(saidBy(r.by(x, ""), x.Reply), ", ")
-		r.closed = true
+	if r.isLastWord(x) {
+		r.gone().lastWords(saidBy(r.by(x, ""), x.Reply))
 		return
 	}
 	r.said(x)
+}
+
+// isLastWord reports whether a reply is the answer to nothing that the client has sent since
+// the one before.
+func (r *recording) isLastWord(x *smtpproxy.Exchange) bool {
+	switch {
+	case r.server.content:
+		return false
+	case r.contentOver && x.Passed.Verb() == "DATA":
+		return true // without MAIL, the server gets no other
+	case !x.Reply.Disconnect:
+		return false
+	case x.Command.SASL != r.challenged:
+		return true // a line of a SASL exchange was due, or that is over
+	}
+	return isNone(x.Passed) && (isNone(x.Command) || x.By == smtpproxy.ByServer)
+}
+
+// gone writes down that the client is gone.
+func (r *recording) gone() *turn {
+	r.closed = true
+	if len(r.turns) > 0 {
+		if t := r.turns[len(r.turns)-1]; t.client == "(gone)" {
+			return t
+		}
+	}
+	return r.turn("(gone)")
+}
+
+// lastWords notes what can't be played: a reply with which the connection has ended, though it
+// was due to nothing, or others were due.
+func (t *turn) lastWords(lines []string) {
+	if t.remark == "" {
+		t.remark = "the last word was "
+	} else {
+		t.remark += ", "
+	}
+	t.remark += strings.Join(lines, ", ")
 }
 
 // isNone reports whether a Command is of nothing that a client has sent.
@@ -204,7 +258,7 @@ func isSTARTTLS(c smtpproxy.Command) bool { return c.Verb() == "STARTTLS" && c.A
 func (r *recording) connected(x *smtpproxy.Exchange, who string) {
 	r.begun = true
 	t := r.turn("(connection)")
-	t.behind = r.facts // which the DNS may add to
+	t.behind = r.facts // more of which may come to light
 	t.verb, t.execute = connecting, (*server).greets
 	r.hear(t, x, who)
 }
@@ -231,14 +285,18 @@ func (r *recording) said(x *smtpproxy.Exchange) {
 		passed = x.Command
 	}
 	var t *turn
+	r.contentOver = r.server.content
 	switch {
-	case r.server.content:
+	case r.contentOver:
 		t = r.turn("(content)")
 		t.verb, t.execute = "DATA", func(v *server) []smtpproxy.Reply { return v.message("DATA") }
 	default:
-		client, behind := r.masked(x.Command, x.Reply.Code)
+		client, behind := r.masked(x)
 		t = r.turn(client)
 		t.behind = behind
+		if isNone(passed) {
+			r.server.sasl = false // a Reply ends the server's exchange
+		}
 		r.passes(t, passed, x)
 	}
 	r.hear(t, x, r.by(x, x.Hook))
@@ -302,7 +360,7 @@ func (r *recording) hear(t *turn, x *smtpproxy.Exchange, who string) {
 		lines[len(lines)-1] += marksOf(x.Reply)
 	}
 	t.heard = append(t.heard, lines...)
-	r.closed = x.Reply.Disconnect
+	r.closed, r.challenged = x.Reply.Disconnect, x.Reply.Code == 334
 }
 
 // hasFailed notes that a hook has failed.
@@ -319,8 +377,7 @@ func (r *recording) startedTLS(t smtpproxy.TLS, err error) {
 	case !r.begun:
 		r.conn.TLS = t
 	case err != nil:
-		r.turn("(gone)").remark = "the TLS handshake has failed"
-		r.closed = true
+		r.gone().remark = "the TLS handshake has failed"
 	default:
 		r.turn("(TLS handshake)" + toldOf(t, smtpproxy.TLS{Protocol: "TLSv1.3"}))
 		r.server = r.server.afresh(true)
@@ -336,10 +393,12 @@ func (r *recording) disconnected(end smtpproxy.End) {
 	if !r.begun {
 		r.connected(r.unsaid(), "S: ")
 	}
-	if !r.closed && !r.full {
-		r.turn("(gone)")
-	}
 	r.endTurn()
+	if !r.closed && !r.full {
+		if t := r.gone(); t.remark == "" && end.Verb != r.verb && end.Verb != "" {
+			t.remark = end.Verb + " has got no reply"
+		}
+	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "Recorded at %s, of connection %s. It was ended by the %v: %v.\n\n-- session --\n",
 		r.began.UTC().Format(time.RFC3339), r.conn.ID, end.By, end.Reason)

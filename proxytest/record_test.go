@@ -13,6 +13,7 @@ import (
 	"net/textproto"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -144,6 +145,9 @@ func TestARecordedSessionPlaysAsItWas(t *testing.T) {
 			[]string{"A: STARTTLS 220 ", "C: (TLS handshake) ", " SNI=mx.example", "C: *\n", "S: 235 ", "S: 334", "H policy: 334  (next)", "C: AUTH ****"}},
 		{"a password out of its place", smtp, false, false, []string{"EHLO client.example", "STARTTLS", "TLS", "EHLO client.example", "AUTH PLAIN " + wrong, "Correcthorse", "!correct", "PASS correct horse", "QUIT"},
 			[]string{"A: MASKED 501 ", "C: MASKED\n", "C: ****\n", "C: PASS ****\n"}},
+		{"a control character in a SASL exchange", smtp, false, false,
+			[]string{"EHLO client.example", "STARTTLS", "TLS", "EHLO client.example", "AUTH PLAIN", "c2VjcmV0\x01", "NOOP", "AUTH PLAIN", secret, "QUIT"},
+			[]string{"C: \"\\x00\"\nP: 500 5.5.2 Control character in command line\nA: NOOP", "S: 235 "}},
 		{"TLS from the start", smtp, true, false, []string{"EHLO client.example", "AUTH PLAIN " + secret, "QUIT"}, []string{" TLS.Protocol=TLSv1.3 "}},
 		{"LMTP, a status each", lmtp, false, false, slices.Concat([]string{"LHLO client.example"}, mail, []string{"RCPT TO:<refused@example.org>", "DATA", "*3x\r\n.", "NOOP", "QUIT"}),
 			[]string{"S: 250 2.0.0 <b@example.org>", "S: 550 5.7.1 "}},
@@ -286,6 +290,56 @@ func TestARecordingIsOfLimitedLength(t *testing.T) {
 	}
 }
 
+func TestAClientThatTalksEarlyIsRecordedAsOneThatDoes(t *testing.T) {
+	out := newFile()
+	newProxy := func() *smtpproxy.Proxy {
+		return &smtpproxy.Proxy{Hook: smtpproxy.HookFunc(func(_ *smtpproxy.Context, _ smtpproxy.Command, conn smtpproxy.Connection, _ smtpproxy.Transaction) (smtpproxy.Decision, error) {
+			if conn.EarlyTalker {
+				return smtpproxy.Reply{Code: 554, Disconnect: true}, nil
+			}
+			return nil, nil
+		})}
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	io.WriteString(c, "NOOP\r\n")
+	p := newProxy()
+	p.Observers = []smtpproxy.Observer{Record(func(smtpproxy.Connection) io.WriteCloser { return out })}
+	server := servertest.GoSMTP()
+	go server.Serve(p.Listener(l))
+	defer server.Close()
+	speak(t, c, "QUIT") // it reads the greeting, and what has come of NOOP
+	c.Close()
+	text := out.text(t)
+	if _, err := playWith(newProxy(), text); err != nil || !strings.Contains(text, " EarlyTalker=true") || !strings.Contains(text, "H: 554 ") {
+		t.Errorf("%v\n%s", err, text)
+	}
+}
+
+func TestAMessageThatARecordingEndsWithHasAllItsStatuses(t *testing.T) {
+	recipients := []string{"MAIL FROM:<a@example.com>", "RCPT TO:<b@example.org>", "RCPT TO:<c@example.org>", "RCPT TO:<d@example.org>"}
+	for short := 0; short < 1200; short += 50 {
+		out := newFile()
+		s := NewSession(&smtpproxy.Proxy{Observers: []smtpproxy.Observer{Record(func(smtpproxy.Connection) io.WriteCloser { return out })}})
+		s.Send("LHLO x")
+		s.Send("NOOP " + strings.Repeat("x", maxRecording-short))
+		sendAll(s, slices.Concat(recipients, []string{"DATA"})...)
+		s.SendContent()
+		s.Close()
+		text := out.text(t)
+		if _, err := playWith(&smtpproxy.Proxy{}, text); err != nil || strings.Contains(text, "the last word") {
+			t.Errorf("%d octets too few: %v\n%s", short, err, text[len(text)-1000:])
+		}
+	}
+}
+
 // A server with a state machine of its own may say nothing of its greeting.
 func TestASessionWithoutAGreetingIsRecordedToo(t *testing.T) {
 	out := newFile()
@@ -304,6 +358,44 @@ func TestASessionWithoutAGreetingIsRecordedToo(t *testing.T) {
 	}
 	if !strings.Contains(text, "C: (connection)\nS: 220 proxytest.example ESMTP\n") {
 		t.Error(text)
+	}
+}
+
+func TestARecordingTellsOfWhatCantBePlayed(t *testing.T) {
+	toDATA := "> LHLO x|250|> MAIL FROM:<a@example.com>|250|> RCPT TO:<b@example.org>|250|> RCPT TO:<c@example.org>|250|> DATA|354"
+	for _, tt := range []struct{ why, say, want string }{
+		{"nothing", "> NOOP|250", "S: 250 OK\nC: (gone)\n"},
+		{"a last word", "> NOOP|250|421", "C: (gone)\n# the last word was S: 421 OK\n"},
+		{"a last word in the place of a response", "> AUTH PLAIN|334|421", "C: AUTH PLAIN\nS: 334 OK\nC: (gone)\n# the last word was S: 421 OK\n"},
+		{"a last word in the place of a response to the hook", "> AUTH EXTERNAL|421", "H policy: 334  (next)\nC: (gone)\n# the last word was S: 421 OK\n"},
+		{"a status alone", toDATA + "|250", "S: 354 OK\nC: (gone)\n# the last word was S: 250 OK\n"},
+		{"all statuses", toDATA + "|250|550", "C: (content)\nS: 250 OK\nS: 550 OK\nC: (gone)\n"},
+		{"a message without its end", toDATA, "S: 354 OK\nC: (gone)\n"},
+		{"a command without a reply", "> NOOP|250|> RSET", "S: 250 OK\nC: (gone)\n# RSET has got no reply\n"},
+		{"all commands have a reply, and what was masked, too", "> AUTH PLAIN|535|> Correcthorse|500", "S: 500 OK\nC: (gone)\n"},
+	} {
+		t.Run(tt.why, func(t *testing.T) {
+			out := newFile()
+			p := &smtpproxy.Proxy{Hook: manyKinds(), Observers: []smtpproxy.Observer{Record(func(smtpproxy.Connection) io.WriteCloser { return out })}}
+			s := p.NewSession(defaultClient)
+			for act := range strings.SplitSeq(tt.say, "|") {
+				if line, ok := strings.CutPrefix(act, "> "); ok {
+					s.Command(t.Context(), line)
+				} else if code, err := strconv.Atoi(act); err != nil {
+					t.Fatal(err)
+				} else {
+					s.Replied(code, "OK")
+				}
+			}
+			s.Close()
+			text := out.text(t)
+			if _, err := playText(text); err != nil {
+				t.Errorf("%v\n%s", err, text)
+			}
+			if !strings.HasSuffix(text, tt.want) {
+				t.Error(text)
+			}
+		})
 	}
 }
 
