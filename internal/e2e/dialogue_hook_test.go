@@ -15,6 +15,7 @@ import (
 // what it was told.
 type dialogueHook struct {
 	passLog
+	masked  []string // the same lines, without credentials
 	told    []string // of transactions
 	answers map[string]decision
 }
@@ -65,6 +66,7 @@ func (h *dialogueHook) Command(ctx *smtpproxy.Context, cmd smtpproxy.Command, co
 		}
 		h.told = append(h.told, envelope(txn.Sender, to...))
 	}
+	h.masked = append(h.masked, cmd.String())
 	h.passLog.Command(ctx, cmd, conn, txn)
 	return h.answers[cmd.Line], nil
 }

@@ -201,7 +201,7 @@ func TestDialogues(t *testing.T) {
 						t.Run(name, func(t *testing.T) {
 							t.Parallel()
 							for run := range runs[cutName] {
-								k := d.play(t, server, options, transport, cut(run))
+								k := d.play(t, server, transport, d.newProxy(t, server, options, transport), cut(run))
 								if t.Failed() || k.sent > 100_000 || cutName == everyOctet && run+2 >= k.longest {
 									return // what is long is played once
 								}
@@ -246,18 +246,30 @@ var cuts = map[string]func(run int) func(left []byte, gone int) int{
 	},
 }
 
-// play plays the dialogue against one server. It returns the client.
-func (d dialogue) play(t *testing.T, server, options, transport string, cut func(left []byte, gone int) int) *speaker {
+// newProxy returns what stands before one server. Its Hook is a dialogueHook.
+func (d dialogue) newProxy(t *testing.T, server, options, transport string) *smtpproxy.Proxy {
+	t.Helper()
+	p := &smtpproxy.Proxy{Hook: newDialogueHook(t, d, strings.Fields(server)[0])}
+	setOptions(t, p, options)
+	if transport == "implicit TLS" {
+		p.TLSConfig, p.ImplicitTLS = serverTLS(), true
+	}
+	return p
+}
+
+// play plays the dialogue against one server, with a proxy of newProxy's. It returns the
+// client.
+func (d dialogue) play(t *testing.T, server, transport string, p *smtpproxy.Proxy, cut func(left []byte, gone int) int) *speaker {
 	k := &speaker{cut: cut, bubble: transport == "bubble"}
 	if k.bubble {
-		synctest.Test(t, func(t *testing.T) { d.playHere(t, server, options, transport, k) })
+		synctest.Test(t, func(t *testing.T) { d.playHere(t, server, transport, p, k) })
 	} else {
-		d.playHere(t, server, options, transport, k)
+		d.playHere(t, server, transport, p, k)
 	}
 	return k
 }
 
-func (d dialogue) playHere(t *testing.T, server, options, transport string, k *speaker) {
+func (d dialogue) playHere(t *testing.T, server, transport string, p *smtpproxy.Proxy, k *speaker) {
 	patience := dialoguePatience
 	if k.bubble {
 		patience = bubblePatience
@@ -272,13 +284,9 @@ func (d dialogue) playHere(t *testing.T, server, options, transport string, k *s
 	} else {
 		srv = startServer(t, words)
 	}
-	hook := newDialogueHook(t, d, server)
+	hook := p.Hook.(*dialogueHook)
 	log := new(logbook)
-	p := &smtpproxy.Proxy{Hook: hook, Logger: log.logger()}
-	setOptions(t, p, options)
-	if transport == "implicit TLS" {
-		p.TLSConfig, p.ImplicitTLS = serverTLS(), true
-	}
+	p.Logger = log.logger()
 	tr := newTransport(true, func() (server, client net.Conn, err error) {
 		if k.bubble {
 			server, client = net.Pipe()
