@@ -80,16 +80,18 @@ func TestEachDialogueThatIsRecordedPlaysOnASession(t *testing.T) {
 		for _, server := range d.servers {
 			whole := isWhole(t, base, server, unmatched)
 			for _, options := range d.proxies(server) {
-				if runs++; testing.Short() && runs > 1 {
+				if testing.Short() && runs > 0 {
 					continue // the other servers, and options, take a full run
 				}
-				name := base + "/" + server
+				transport := d.transports[runs%len(d.transports)] // they take turns
+				runs++
+				name := base + "/" + server + "/" + transport
 				if len(d.proxies(server)) > 1 {
 					name += "/" + options
 				}
 				t.Run(name, func(t *testing.T) {
 					t.Parallel()
-					d.playRecorded(t, server, options, whole)
+					d.playRecorded(t, server, options, transport, whole)
 				})
 			}
 		}
@@ -101,8 +103,7 @@ func TestEachDialogueThatIsRecordedPlaysOnASession(t *testing.T) {
 
 // playRecorded plays the dialogue against one server, and then its recording. whole tells
 // whether all of that can be played.
-func (d dialogue) playRecorded(t *testing.T, server, options string, whole bool) {
-	transport := d.transports[0]
+func (d dialogue) playRecorded(t *testing.T, server, options, transport string, whole bool) {
 	newProxy := func(t *testing.T, told *replies) (*smtpproxy.Proxy, *dialogueHook) {
 		p := d.newProxy(t, server, options, transport)
 		p.Observers = append(p.Observers, smtpproxy.Observer{Exchanged: told.add})
