@@ -136,14 +136,11 @@ func (h *hearing) askGreeting(r *Result) {
 	v := h.dial()
 	switch {
 	case v == nil:
-		select {
-		case err := <-h.returned:
-			h.returned <- err
+		if returned, err := h.hasReturned(); returned {
 			h.lost = "serve has returned"
 			if err != nil {
 				h.lost += " the error " + err.Error()
 			}
-		default:
 		}
 		return
 	case v.greeted.code() == 220:
@@ -171,6 +168,21 @@ func (h *hearing) askGreeting(r *Result) {
 	}
 	if v := h.visit(); v != nil {
 		h.keywords = keywordsOf(v.welcome.text)
+	}
+}
+
+// hasReturned tells whether serve has, and its error, where a connection wasn't accepted. A
+// server that closes its listener itself, and may be seen to before it returns, has the time to.
+func (h *hearing) hasReturned() (returned bool, err error) {
+	if !h.l.isClosed() {
+		return false, nil // which it is when serve has returned
+	}
+	select {
+	case err = <-h.returned:
+		h.returned <- err
+		return true, err
+	case <-time.After(h.Timeout):
+		return false, nil
 	}
 }
 

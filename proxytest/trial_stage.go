@@ -336,10 +336,8 @@ func newStages() *stages {
 
 // Accept implements net.Listener.
 func (l *stages) Accept() (net.Conn, error) {
-	select {
-	case <-l.done: // counts more
+	if l.isClosed() { // counts more
 		return nil, net.ErrClosed
-	default:
 	}
 	select {
 	case c := <-l.conns:
@@ -354,6 +352,16 @@ func (l *stages) Close() error {
 	err := net.ErrClosed
 	l.once.Do(func() { close(l.done); err = nil })
 	return err
+}
+
+// isClosed tells whether Close has been called.
+func (l *stages) isClosed() bool {
+	select {
+	case <-l.done:
+		return true
+	default:
+		return false
+	}
 }
 
 // Addr implements net.Listener.

@@ -572,6 +572,10 @@ func TestAServerThatCannotServeEndsTheTrial(t *testing.T) {
 		"no error":           func(net.Listener) error { return nil },
 		"an ended goroutine": func(net.Listener) error { new(testing.T).FailNow(); return nil },
 		"a closed listener":  func(l net.Listener) error { return l.Close() },
+		"a closed listener, and some more to do": func(l net.Listener) error {
+			defer time.Sleep(50 * time.Millisecond)
+			return l.Close()
+		},
 		"a refusal": func(l net.Listener) error {
 			for {
 				c, err := l.Accept()
