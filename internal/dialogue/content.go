@@ -56,7 +56,7 @@ func (m *Machine) isStatus() bool { return m.lmtp && m.has.last && m.state == Ex
 
 // beginContent follows 354.
 func (m *Machine) beginContent() News {
-	m.has.due = m.statusesDue()
+	m.has.due, m.has.last = m.statusesDue(), true
 	m.to(Content)
 	if !m.relay {
 		m.to(End) // the server reads it without the session

@@ -65,7 +65,7 @@ type pending struct {
 	size int64 // of a BDAT chunk; of another command
 	due  int32 // how many they are
 	verb Verb
-	last bool // of BDAT
+	last bool // with it, the message ends: of BDAT, and of DATA behind 354
 }
 
 // message is what there is of a transaction, and of the message in it.
@@ -146,19 +146,10 @@ func (m *Machine) WantsKeywords() bool {
 // Greets tells whether the reply that is due is one to HELO, EHLO or LHLO.
 func (m *Machine) Greets() bool { return m.state == Executing && m.has.verb.Greets() }
 
-// IsMessage tells whether the reply that is due is one to a message: of its chunks, only the
-// last has such a reply.
-func (m *Machine) IsMessage() bool {
-	if m.state == Executing || m.has.verb == BDAT {
-		return m.has.last && (m.state == Executing || m.readsMessage())
-	}
-	return m.readsMessage()
-}
-
-// readsMessage tells whether the server has message content, or is about to get it.
-func (m *Machine) readsMessage() bool {
-	return m.state >= Chunk && m.state < Handover && m.state != DropChunk
-}
+// IsMessage tells whether the reply that is due is one to a message: to the content behind
+// 354, or to the last of its chunks. A chunk before that has one reply (RFC 3030 section 2),
+// however many recipients there are.
+func (m *Machine) IsMessage() bool { return m.has.last && m.state < Handover }
 
 // InMessage tells whether the server has a message, or a chunk of one, or the command
 // for it.

@@ -67,6 +67,31 @@ func TestWhatAReplyIsNeededFor(t *testing.T) {
 	}
 }
 
+func TestWhichReplyIsOneToAMessage(t *testing.T) {
+	for _, tt := range []struct {
+		situation, way string
+		want           bool
+		why            string
+	}{
+		{"Executing DATA", "read", false, "354 is due, or a refusal of the command"},
+		{"Content", "read", true, "the message is what it refuses"},
+		{"End", "read", true, "it has the whole"},
+		{"Content", "hand end, reply 250", false, "the reply was there"},
+		{"Chunk", "read", false, "others follow, and it has one reply of its own (RFC 3030 section 2)"},
+		{"Chunk", "read fails", false, "likewise"},
+		{"Chunk, the last in LMTP", "read", true, "with it, the message ends"},
+		{"Chunk, the last in LMTP", "hand chunk", true, "it has the whole"},
+		{"DropChunk", "drop part", false, "the server doesn't get it"},
+		{"Executing NOOP", "read", false, "another command"},
+		{"Content", "close", false, "no reply is due any more"},
+		{"Executing BDAT, no relay", "reply 250, pass BDAT 0 LAST, reply 334", false, "a server of one's own has begun an exchange"},
+	} {
+		if m := after(tt.situation, tt.way); m.IsMessage() != tt.want {
+			t.Errorf("%s, %s: %v (%s)", tt.situation, tt.way, m.IsMessage(), tt.why)
+		}
+	}
+}
+
 func TestHowMuchOfAChunkIsLeft(t *testing.T) {
 	for _, tt := range []struct {
 		situation, way string

@@ -202,6 +202,7 @@ func (m *Machine) repliedToCommand(r Reply) Step {
 	m.has.due--
 	switch {
 	case r.Code == 334:
+		m.has.last = false // no message ends with what comes next, whatever it was the reply to
 		m.to(Response)
 		return step
 	case r.Code == 354:

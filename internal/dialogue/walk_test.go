@@ -154,6 +154,8 @@ func broken(before, m *Machine) string {
 		return "there is a way back from TLS"
 	case m.state == DropChunk && m.msg.chunk == 0, m.state == Chunk && m.msg.chunk == 0:
 		return "a chunk without octets"
+	case m.has.last && m.state != Executing && (m.state < Chunk || m.state == DropChunk) || m.state >= Content && m.state < Handover && m.has.verb != BDAT && !m.has.last:
+		return "the end of a message is due where there is none, or none is where there is"
 	case m.state == Surplus && m.msg.kept == 0:
 		return "nothing is accepted, but the rest is handed over"
 	case !m.MayReturn() && !m.lmtp:
