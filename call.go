@@ -413,7 +413,11 @@ func checkCommand(line string, q *call, lmtp bool) error {
 	return nil
 }
 
-func (s *Session) logFailure(f Failure) {
+// logFailure logs a failure, and tells it.
+func (s *Session) logFailure(f Failure) { s.logFailureIn(s.ctx, f) }
+
+// logFailureIn is logFailure with the Context with which observers are told.
+func (s *Session) logFailureIn(c *Context, f Failure) {
 	if errors.As(f.Err, new(loggedError)) {
 		return
 	}
@@ -435,5 +439,5 @@ func (s *Session) logFailure(f Failure) {
 		}
 	}
 	s.log(level, "smtpproxy: hook failed", attrs...)
-	s.observeFailure(f)
+	s.observeFailure(c, f)
 }

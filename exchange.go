@@ -80,7 +80,8 @@ type Observer struct {
 	// StartedTLS: a TLS handshake is over; err is nil if it has succeeded.
 	StartedTLS func(ctx *Context, conn Connection, err error)
 
-	// Failed: the hook has failed.
+	// Failed: the hook has failed. Where that was a ReplyHook, which leaves the reply as it
+	// is, ctx is the one with which Exchanged is told of that reply; else it is another.
 	Failed func(ctx *Context, f Failure)
 
 	// Disconnected: the connection is over: see DisconnectHook. It is told after the hooks

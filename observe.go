@@ -66,10 +66,10 @@ func (s *Session) observeTLS(err error) {
 }
 
 // observeFailure tells that the hook has failed.
-func (s *Session) observeFailure(f Failure) {
+func (s *Session) observeFailure(c *Context, f Failure) {
 	s.observe(func(o *Observer) {
 		if o.Failed != nil {
-			o.Failed(s.ctx, f)
+			o.Failed(c, f)
 		}
 	})
 }

@@ -406,7 +406,7 @@ func (s *Session) amend(v *showing) {
 		f = *v.failure
 	}
 	f.Command, f.Hook = v.x.Command, v.hook
-	s.logFailure(f)
+	s.logFailureIn(v.c, f)
 }
 
 // observed follows the call of an observer that is shown the reply.

@@ -201,7 +201,11 @@ func wantFailedAmendment(t *testing.T, open func(*testing.T, *smtpproxy.Proxy, i
 	log := new(logbook)
 	var told []smtpproxy.Failure
 	p.Logger = log.logger()
-	p.Observers = []smtpproxy.Observer{{Failed: func(_ *hookContext, f smtpproxy.Failure) { told = append(told, f) }}}
+	var failed, shown *hookContext
+	p.Observers = []smtpproxy.Observer{{
+		Failed:    func(ctx *hookContext, f smtpproxy.Failure) { told, failed = append(told, f), ctx },
+		Exchanged: func(ctx *hookContext, x shownExchange) { shown = ctx },
+	}}
 	p.OnFailure = func(*hookContext, smtpproxy.Failure) decision {
 		t.Error("OnFailure is asked: it is too late to decide")
 		return nil
@@ -215,6 +219,9 @@ func wantFailedAmendment(t *testing.T, open func(*testing.T, *smtpproxy.Proxy, i
 	}
 	if len(told) != 1 || told[0].Hook != hook || !errors.Is(told[0], want) || told[0].Command.Line != "NOOP" {
 		t.Errorf("told: %#v", told)
+	}
+	if failed != shown {
+		t.Error("that isn't told with the Context of the reply")
 	}
 }
 
