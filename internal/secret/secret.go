@@ -64,22 +64,41 @@ func Scrub(text, secret string) string {
 	return text
 }
 
-// maskIn masks a secret of at least one octet in a text. One that is very short could
-// be part of any word; it is masked where it stands alone.
+// maskIn masks a secret of at least one octet in a text, in upper and lower case, as one who
+// takes it for a verb may echo it. One that is very short could be part of any word; it is
+// masked where it stands alone.
 func maskIn(text, secret string) string {
-	if len(secret) > 3 {
-		return strings.ReplaceAll(text, secret, Mask)
-	}
 	wordAt := func(i int) bool {
 		return i >= 0 && i < len(text) && (text[i] >= utf8.RuneSelf || inWord(text[i]))
 	}
-	for i := 0; i+len(secret) <= len(text); i++ {
-		if text[i:i+len(secret)] == secret && !wordAt(i-1) && !wordAt(i+len(secret)) {
-			text = text[:i] + Mask + text[i+len(secret):]
-			i += len(Mask) - 1
+	var b strings.Builder
+	done := 0
+	for i := 0; i < len(text); {
+		n, ok := foldedAt(text[i:], secret)
+		if !ok || len(secret) <= 3 && (wordAt(i-1) || wordAt(i+n)) {
+			i++
+			continue
 		}
+		b.WriteString(text[done:i] + Mask)
+		i += n
+		done = i
 	}
-	return text
+	return b.String() + text[done:]
+}
+
+// foldedAt reports whether a text begins with s, whatever the case of both is, and how many
+// octets that are: a letter may have more of them in upper case.
+func foldedAt(text, s string) (octets int, ok bool) {
+	for s != "" {
+		_, n := utf8.DecodeRuneInString(s)
+		_, k := utf8.DecodeRuneInString(text[octets:])
+		want, got := s[:n], text[octets:octets+k]
+		if got != want && !(utf8.ValidString(got) && strings.EqualFold(got, want)) {
+			return 0, false
+		}
+		s, octets = s[n:], octets+k
+	}
+	return octets, true
 }
 
 // Printable returns s with what a terminal or a log could take for something
