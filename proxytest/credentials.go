@@ -14,6 +14,10 @@ import (
 // cancels is the line with which a client cancels a SASL exchange.
 const cancels = "*"
 
+// maskedVerb stands for a line of which nothing may be shown, and which may be a command: nobody
+// knows this one either.
+const maskedVerb = "MASKED"
+
 // credentials are those of a SASL exchange.
 type credentials struct {
 	mechanism string
@@ -28,7 +32,9 @@ func (r *recording) masked(x *smtpproxy.Exchange) (line string, behind func() st
 	cmd := x.Command
 	if cmd.SASL {
 		switch {
-		case x.Reply.Code == 501: // it has most likely cancelled the exchange
+		case x.Reply.Code == 501:
+			// It has cancelled the exchange, or sent what isn't in base64: RFC 4954 section 4
+			// wants both refused so. When played, the first comes to the same.
 			return cancels, nil
 		case x.By == smtpproxy.ByLibrary: // which refuses nothing but control characters there
 			return literal("\x00"), nil
@@ -45,7 +51,7 @@ func (r *recording) masked(x *smtpproxy.Exchange) (line string, behind func() st
 		case cmd.Verb() == "":
 			return secret.Mask, nil
 		default:
-			return "MASKED", nil // a verb that nobody knows, too
+			return maskedVerb, nil
 		}
 		r.begins(cmd.Line)
 		return literal(cmd.Line), nil
@@ -60,6 +66,32 @@ func (r *recording) masked(x *smtpproxy.Exchange) (line string, behind func() st
 // isMasked reports whether nothing of a line may be shown, as that of a password out of
 // its place.
 func isMasked(cmd smtpproxy.Command) bool { return cmd.String() == secret.Mask }
+
+// withoutSecrets returns a reply as it is sent, without what it repeats of what is masked in the
+// command, as a server does that doesn't know it.
+func withoutSecrets(x *smtpproxy.Exchange) string {
+	text := x.Reply.String()
+	for _, cmd := range []smtpproxy.Command{x.Command, x.Passed} {
+		_, hidden := secret.Split(cmd.Line)
+		mask := secret.Mask
+		if hidden == "" && isMasked(cmd) {
+			hidden = cmd.Line
+			if cmd.Verb() != "" {
+				mask = maskedVerb // which a hook that repeats the line repeats when it is played
+			}
+		}
+		if cmd.SASL || hidden == "" {
+			continue
+		}
+		lines := strings.Split(text, "\r\n")
+		for i, line := range lines {
+			behind := min(len("250 "), len(line))
+			lines[i] = line[:behind] + strings.ReplaceAll(secret.ScrubWords(line[behind:], hidden), secret.Mask, mask)
+		}
+		text = strings.Join(lines, "\r\n")
+	}
+	return text
+}
 
 // begins notes a SASL exchange, if the line begins one.
 func (r *recording) begins(line string) {

@@ -4,8 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"io"
-	"slices"
-	"strings"
+	"net/netip"
 	"time"
 
 	"github.com/seed3262c777/smtpproxy"
@@ -24,23 +23,41 @@ import (
 //		return f
 //	}))
 //
-// When the connection is over, all is written at once, and closed. What is kept till then is
-// 1 MiB at most; of what goes beyond, the file tells that it is left out. Errors of writing are
-// dropped.
+// When the connection is over, all is written at once, and closed. Till then it is kept in memory.
+// A recording has 1 MiB, and a little more. What the client does goes into it with all that comes
+// of that, such as the statuses of an LMTP message, or not at all: where it would be too much,
+// the file tells that it is left out, with what came then. Errors of writing are dropped.
 //
 // A recording tells what the client reads, and no more: an observer isn't told what a
 // hook passes. To hold the hook to that, too, put "H: pass" behind one of the client's lines,
 // and let Run update the file. Where the server's replies aren't those of the fake one, they are its answers.
-// Passwords are replaced by "password", in the form of the SASL mechanism, so that the user's
-// name is the same, if AUTH has succeeded; of what else is masked in a [smtpproxy.Command], the mask is left. Message
-// content is none of it. Addresses, names and the text of replies are as they were.
+// So are those that a listener gives in the server's place, of which a remark tells if they are
+// refusals.
 //
-// Where a client is gone, a remark tells of what can't be played: what it has read last
-// without having asked for it, as a 421 when its time is up; which command has got no reply;
-// the statuses of an LMTP message where not each recipient has one. Some of what a hook may have
+// Message content is none of it, and what is masked in a [smtpproxy.Command] isn't:
+//   - Passwords are replaced by "password", in the form of the SASL mechanism, so that the
+//     user's name is the same, if AUTH has succeeded; else that is "user".
+//   - "*" stands for a line of a SASL exchange that was refused with 501, with which a client
+//     cancels the exchange, or which can't be decoded: an observer isn't told which. "\x00"
+//     stands for one with a control character.
+//   - MASKED stands for a line that may be a password sent out of its place, **** for one that
+//     doesn't even begin like a command, or for a part of one.
+//   - The text of a reply to such a command is masked, too, in what it repeats of it. Of a line
+//     of a SASL exchange that a server repeats, an observer isn't told what to mask.
+//
+// All other text, addresses and names are as they were.
+//
+// Where a client is gone, remarks tell of what can't be played: what it has read last
+// without having asked for it, as a 421 when its time is up; the statuses of an LMTP message
+// where not each recipient has one; that a message was refused before its end had come, as where
+// the client was gone by then; which command has got no reply, unless the one that got the last
+// has the same verb: an observer is told of replies. Some of what a hook may have
 // seen can't be played either: time, what was Pipelined, the client's
 // certificate but for PeerCert.Error, what was bounded by the listener (Proxy.MaxLineLength, CommandTimeout), and the
-// server's own reply where a [smtpproxy.ReplyHook] has changed it: the recording has it changed.
+// server's own reply where a hook has changed it: the recording has it changed. So a
+// [smtpproxy.ReplyHook] is shown its own reply, and a [smtpproxy.KeywordHook] asked about its own
+// list: one that halves SIZE halves it once more, and one that doesn't delete a keyword any
+// more plays like the one that did. Whether a hook has changed the list, an observer isn't told.
 func Record(open func(conn smtpproxy.Connection) io.WriteCloser) smtpproxy.Observer {
 	key := new(int) // two observers of one connection have a recording each
 	of := func(ctx *smtpproxy.Context) *recording { return (*smtpproxy.State[recordings](ctx))[key] }
@@ -54,13 +71,13 @@ func Record(open func(conn smtpproxy.Connection) io.WriteCloser) smtpproxy.Obser
 			if *all == nil {
 				*all = make(recordings)
 			}
-			(*all)[key] = &recording{w: w, began: time.Now(), conn: conn}
+			(*all)[key] = &recording{w: w, began: time.Now(), conn: conn, from: addressesOf(conn)}
 		},
-		Exchanged: func(ctx *smtpproxy.Context, x smtpproxy.Exchange) { of(ctx).exchanged(&x) },
+		Exchanged: func(ctx *smtpproxy.Context, x smtpproxy.Exchange) { of(ctx).exchanged(ctx, &x) },
 		StartedTLS: func(ctx *smtpproxy.Context, conn smtpproxy.Connection, err error) {
 			of(ctx).startedTLS(conn.TLS, err)
 		},
-		Failed: func(ctx *smtpproxy.Context, f smtpproxy.Failure) { of(ctx).hasFailed(f.Hook) },
+		Failed: func(ctx *smtpproxy.Context, f smtpproxy.Failure) { of(ctx).hasFailed(ctx, &f) },
 		Disconnected: func(ctx *smtpproxy.Context, _ smtpproxy.Connection, end smtpproxy.End) {
 			of(ctx).disconnected(end)
 		},
@@ -75,101 +92,50 @@ type recording struct {
 	w     io.WriteCloser
 	began time.Time
 	conn  smtpproxy.Connection // when it began
+	turns
 
-	turns       []*turn
-	size        int
-	full        bool
 	begun       bool   // the server has greeted, or the client has spoken
 	challenged  bool   // the last reply was 334
 	contentOver bool   // the last reply was one to the content of a message
-	closed      bool   // by the last reply
+	closed      bool   // by the last reply, or the client is gone: nothing more can be played
 	verb        string // of the last command that has got a reply, as in End
-	failed      string
-	server      server // where the fake one is when all of it is played
+	refused     refused
+	failures    []failure // since the last reply
+	server      server    // where the fake one is when all of it is played
 	auth        *credentials
+	from        addresses // who the client was when it got the last reply
 }
 
-// turn is what the client does, and what comes of it.
-type turn struct {
-	client string // its line as readClient reads it, or the beginning of it
-	behind func() string
-
-	verb    string                            // of what the server has got
-	execute func(v *server) []smtpproxy.Reply // lets the fake server do the same
-	replies []smtpproxy.Reply                 // of the server's
-	heard   []string                          // lines S:, H: and P:
-	answers []string                          // lines A:
-	remark  string
-	over    bool
+// failure is that of a hook, of which an observer is told before the reply.
+type failure struct {
+	ctx       *smtpproxy.Context
+	hook      string
+	atCommand bool
 }
 
-// maxRecording bounds what is kept of a connection.
-const maxRecording = 1 << 20
-
-// turn begins one, and ends the one before.
-func (r *recording) turn(client string) *turn {
-	r.endTurn()
-	t := &turn{client: client}
-	r.turns = append(r.turns, t)
-	return t
+// refused is a message, or a chunk of one, that was refused with the last reply.
+type refused struct {
+	client string // what the client did in that turn, empty if there is none
+	code   int
 }
 
-// endTurn lets the fake server follow what the real one has replied, and notes what it has to
-// be told to do the same.
-func (r *recording) endTurn() {
-	if len(r.turns) == 0 {
-		return
-	}
-	t := r.turns[len(r.turns)-1]
-	if t.over {
-		return
-	}
-	t.over = true
-	if t.execute != nil && len(t.replies) > 0 {
-		own := r.server
-		switch replies := t.execute(&own); {
-		case slices.EqualFunc(replies, t.replies, reads):
-			r.server = own
-		case len(replies) > len(t.replies):
-			// The connection has ended amid the statuses of an LMTP message. The fake server
-			// has one for each recipient.
-			r.server = own
-			said := t.heard
-			*t = turn{client: "(gone)", over: true}
-			t.lastWords(said)
-		default:
-			r.server.answers = &answers{byVerb: map[string][]smtpproxy.Reply{t.verb: slices.Clone(t.replies)}}
-			t.execute(&r.server)
-			r.server.answers = nil
-			for _, reply := range t.replies {
-				t.answers = append(t.answers, saidBy("A: "+t.verb+" ", reply)...)
-			}
-		}
-	}
-	for _, line := range slices.Concat(t.answers, t.heard) {
-		r.size += len(line)
-	}
-	r.size += len(t.client) + 100
-}
-
-// reads reports whether a client reads the same in two replies.
-func reads(a, b smtpproxy.Reply) bool { return a.String() == b.String() }
-
-// saidBy returns the lines of a reply.
-func saidBy(who string, r smtpproxy.Reply) []string {
-	return strings.Split(who+strings.ReplaceAll(r.String(), "\r\n", "\n"+who), "\n")
-}
+// Those of a transcript who speak without a name.
+const (
+	byServer  = "S: "
+	byLibrary = "P: "
+)
 
 // exchanged writes down a reply, and what it is the reply to.
-func (r *recording) exchanged(x *smtpproxy.Exchange) {
+func (r *recording) exchanged(ctx *smtpproxy.Context, x *smtpproxy.Exchange) {
 	if r == nil {
 		return
 	}
-	defer func() { r.failed = "" }()
-	isMore := x.Recipient > 0 // a status of an LMTP message whose others are written down
-	if r.full = r.full || r.size > maxRecording && !isMore; r.full {
+	failed := r.failedBefore(ctx, x)
+	if r.full {
 		return
 	}
+	isOther := addressesOf(x.Connection) != r.from
+	r.from = addressesOf(x.Connection)
 	if !isMasked(x.Command) {
 		r.verb = cmp.Or(x.Command.Verb(), r.verb)
 	}
@@ -177,63 +143,68 @@ func (r *recording) exchanged(x *smtpproxy.Exchange) {
 	if x.Connection.RemoteIP == r.conn.RemoteIP {
 		r.conn.RemotePTR = cmp.Or(x.Connection.RemotePTR, r.conn.RemotePTR) // the DNS has taken its time
 	}
-	if isMore && len(r.turns) > 0 {
-		if r.isServers(x) {
-			r.hear(r.turns[len(r.turns)-1], x, "S: ")
-		}
+	if t := r.last(); t != nil && x.Recipient > 0 {
+		r.hearStatus(t, x)
 		return
 	}
 	r.endTurn()
 	if !r.begun && isNone(x.Command) && x.By != smtpproxy.ByLibrary {
-		r.connected(x, r.by(x, ""))
+		r.connected(x, r.by(x, "", failed), failed)
 		return
 	}
 	if !r.begun {
-		r.connected(r.unsaid(), "S: ")
+		r.connected(r.unsaid(), byServer, "")
 	}
-	if r.isLastWord(x) {
-		r.gone().lastWords(saidBy(r.by(x, ""), x.Reply))
+	if r.isGone() || failed == "" && r.isUnasked(x) {
+		r.lastWord(x)
 		return
 	}
-	r.said(x)
+	r.said(x, failed, isOther)
 }
 
-// isLastWord reports whether a reply is the answer to nothing that the client has sent since
-// the one before.
-func (r *recording) isLastWord(x *smtpproxy.Exchange) bool {
-	switch {
-	case r.server.content:
-		return false
-	case r.contentOver && x.Passed.Verb() == "DATA":
-		return true // without MAIL, the server gets no other
-	case !x.Reply.Disconnect:
-		return false
-	case x.Command.SASL != r.challenged:
-		return true // a line of a SASL exchange was due, or that is over
+// hearStatus writes down a status of an LMTP message but the first one. Of a refusal of the
+// hook's to the last chunk, a Session tells once for all recipients.
+func (r *recording) hearStatus(t *turn, x *smtpproxy.Exchange) {
+	if !r.isServers(x) {
+		return
 	}
-	return isNone(x.Passed) && (isNone(x.Command) || x.By == smtpproxy.ByServer)
+	if x.Reply.Code < 400 {
+		r.refused = refused{}
+	}
+	r.hear(t, x, byServer)
 }
 
-// gone writes down that the client is gone.
-func (r *recording) gone() *turn {
-	r.closed = true
-	if len(r.turns) > 0 {
-		if t := r.turns[len(r.turns)-1]; t.client == "(gone)" {
-			return t
+// failedBefore returns the line about the hook that has failed at what x is the reply to, empty
+// if none has.
+func (r *recording) failedBefore(ctx *smtpproxy.Context, x *smtpproxy.Exchange) (line string) {
+	for _, f := range r.failures {
+		switch {
+		case f.ctx == ctx: // a ReplyHook's, which changes nothing in the reply
+		case f.atCommand, r.begun && isNone(x.Command): // at an empty line, too
+			line = (&decided{hook: f.hook}).by() + "failed"
+		case !r.isServers(x): // a ConnectHook's, which a transcript doesn't name
+			line = "H: failed"
 		}
 	}
-	return r.turn("(gone)")
+	r.failures = nil
+	return line
 }
 
-// lastWords notes what can't be played: a reply with which the connection has ended, though it
-// was due to nothing, or others were due.
-func (t *turn) lastWords(lines []string) {
-	if t.remark == "" {
-		t.remark = "the last word was "
-	} else {
-		t.remark += ", "
+// isUnasked reports whether a reply is one to nothing that the client has sent, or to a line
+// that no observer is told of. What an Exchange is the reply to stays in it until the client's
+// next line.
+func (r *recording) isUnasked(x *smtpproxy.Exchange) bool {
+	switch {
+	case r.server.content:
+		return false // it is the reply to that
+	case r.contentOver && x.Passed.Verb() == "DATA":
+		return true // the message has its reply, and another one takes MAIL
+	case !x.Reply.Disconnect:
+		return false // the client goes on
+	case x.Command.SASL != r.challenged:
+		return true // it doesn't tell of the line that was due in the exchange, or behind it
 	}
-	t.remark += strings.Join(lines, ", ")
+	return isNone(x.Passed) && (isNone(x.Command) && x.By != smtpproxy.ByHook || x.By == smtpproxy.ByServer)
 }
 
 // isNone reports whether a Command is of nothing that a client has sent.
@@ -255,11 +226,12 @@ func (r *recording) isServers(x *smtpproxy.Exchange) bool {
 func isSTARTTLS(c smtpproxy.Command) bool { return c.Verb() == "STARTTLS" && c.Args() == "" }
 
 // connected writes down that the client has connected, and what it has read of that.
-func (r *recording) connected(x *smtpproxy.Exchange, who string) {
+func (r *recording) connected(x *smtpproxy.Exchange, who, failed string) {
 	r.begun = true
-	t := r.turn("(connection)")
+	t := r.turn(connecting)
 	t.behind = r.facts // more of which may come to light
 	t.verb, t.execute = connecting, (*server).greets
+	r.tell(t, failed)
 	r.hear(t, x, who)
 }
 
@@ -278,8 +250,9 @@ func (r *recording) facts() string {
 // greets is greet as one that a turn executes.
 func (v *server) greets() []smtpproxy.Reply { return []smtpproxy.Reply{v.greet()} }
 
-// said writes down a line of the client's, or message content, with the reply.
-func (r *recording) said(x *smtpproxy.Exchange) {
+// said writes down a line of the client's, or message content, with the reply. isOther tells that
+// the client has turned out to be another's at that.
+func (r *recording) said(x *smtpproxy.Exchange, failed string, isOther bool) {
 	passed := x.Passed
 	if isNone(passed) && x.By == smtpproxy.ByLibrary && r.isServers(x) {
 		passed = x.Command
@@ -299,9 +272,41 @@ func (r *recording) said(x *smtpproxy.Exchange) {
 		}
 		r.passes(t, passed, x)
 	}
-	r.hear(t, x, r.by(x, x.Hook))
+	hook := x.Hook
+	if isOther {
+		hook = "" // a ConnectHook has refused it, which a transcript doesn't name
+	}
+	who := r.by(x, hook, failed)
+	r.remarkAbout(t, x, who)
+	r.tell(t, failed)
+	r.hear(t, x, who)
+	r.refused = refused{}
+	if x.Reply.Code >= 400 && who == byServer && (r.contentOver || passed.Verb() == "BDAT") {
+		r.refused = refused{t.client, x.Reply.Code}
+	}
 	if x.Reply.Code == 235 && r.auth != nil {
 		r.auth.user = x.Connection.Auth.Username
+	}
+}
+
+// addresses are those of a Connection. A Restart alone changes them.
+type addresses struct{ remote, local netip.AddrPort }
+
+func addressesOf(c smtpproxy.Connection) addresses {
+	return addresses{netip.AddrPortFrom(c.RemoteIP, c.RemotePort), netip.AddrPortFrom(c.LocalIP, c.LocalPort)}
+}
+
+// remarkAbout remarks what the lines of a turn tell wrong.
+func (r *recording) remarkAbout(t *turn, x *smtpproxy.Exchange, who string) {
+	switch {
+	case who != byServer:
+	case x.By == smtpproxy.ByLibrary && x.Reply.Code >= 400:
+		r.remark(t, "it is the library that has refused that, in the server's place")
+	case x.By == smtpproxy.ByFailure:
+		r.remark(t, "a hook has failed at the keywords in the server's reply, which isn't known")
+	}
+	if x.Command.SASL && x.Reply.Code == 501 {
+		r.remark(t, "the client has cancelled, or sent what can't be decoded: both are refused with 501")
 	}
 }
 
@@ -316,7 +321,7 @@ func (r *recording) passes(t *turn, passed smtpproxy.Command, x *smtpproxy.Excha
 		}
 		return
 	}
-	line := passed.Line
+	line, client := passed.Line, t.client
 	t.verb = passed.Verb()
 	switch {
 	case passed.SASL:
@@ -325,59 +330,63 @@ func (r *recording) passes(t *turn, passed smtpproxy.Command, x *smtpproxy.Excha
 			line = cancels
 		}
 	case line != x.Command.Line:
-		t.remark = "the server got " + passed.String()
+		r.remark(t, "the server got "+passed.String())
 	case isMasked(passed):
-		line, t.verb = t.client, (smtpproxy.Command{Line: t.client}).Verb()
+		line, t.verb = client, (smtpproxy.Command{Line: client}).Verb()
 	}
+	verb := t.verb
 	t.execute = func(v *server) []smtpproxy.Reply {
-		if t.verb == "MAIL" && v.mail {
+		if verb == "MAIL" && v.mail {
 			v.reset() // the library has seen to that
 		}
 		return v.execute(line)
 	}
 }
 
-// by returns who has given a reply, for a line of the transcript.
-func (r *recording) by(x *smtpproxy.Exchange, hook string) string {
+// by returns who has given a reply, for a line of the transcript. A hook that has failed hasn't:
+// it is that of Proxy.OnFailure.
+func (r *recording) by(x *smtpproxy.Exchange, hook, failed string) string {
 	switch {
 	case r.isServers(x):
-		return "S: "
-	case x.By == smtpproxy.ByHook && r.failed == "":
+		return byServer
+	case x.By == smtpproxy.ByHook && failed == "":
 		return (&decided{hook: hook}).by()
 	}
-	return "P: "
+	return byLibrary
+}
+
+// tell writes down a line that comes before the reply, if there is one.
+func (r *recording) tell(t *turn, line string) {
+	if line != "" {
+		r.add(t, &t.heard, spoken{text: line})
+	}
 }
 
 // hear writes down a reply.
 func (r *recording) hear(t *turn, x *smtpproxy.Exchange, who string) {
-	if who != "S: " && r.failed != "" {
-		t.heard = append(t.heard, r.failed)
+	s := spoken{who, withoutSecrets(x), x.Reply.Code}
+	if who != byServer {
+		s.text += marksOf(x.Reply)
 	}
-	lines := saidBy(who, x.Reply)
-	if who == "S: " {
-		t.replies = append(t.replies, x.Reply)
-	} else {
-		lines[len(lines)-1] += marksOf(x.Reply)
-	}
-	t.heard = append(t.heard, lines...)
+	r.add(t, &t.heard, s)
 	r.closed, r.challenged = x.Reply.Disconnect, x.Reply.Code == 334
 }
 
 // hasFailed notes that a hook has failed.
-func (r *recording) hasFailed(hook string) {
-	if r != nil {
-		r.failed = (&decided{hook: hook}).by() + "failed"
+func (r *recording) hasFailed(ctx *smtpproxy.Context, f *smtpproxy.Failure) {
+	if r != nil && !r.full {
+		r.failures = append(r.failures, failure{ctx, f.Hook, !isNone(f.Command)})
 	}
 }
 
 // startedTLS writes down a handshake.
 func (r *recording) startedTLS(t smtpproxy.TLS, err error) {
 	switch {
-	case r == nil, r.full, r.closed:
+	case r == nil, r.full:
 	case !r.begun:
 		r.conn.TLS = t
 	case err != nil:
-		r.gone().remark = "the TLS handshake has failed"
+		r.remark(r.leave(), "the TLS handshake has failed")
 	default:
 		r.turn("(TLS handshake)" + toldOf(t, smtpproxy.TLS{Protocol: "TLSv1.3"}))
 		r.server = r.server.afresh(true)
@@ -391,39 +400,38 @@ func (r *recording) disconnected(end smtpproxy.End) {
 	}
 	defer r.w.Close()
 	if !r.begun {
-		r.connected(r.unsaid(), "S: ")
+		r.connected(r.unsaid(), byServer, "")
 	}
 	r.endTurn()
+	hasLastWord := r.isGone()
 	if !r.closed && !r.full {
-		if t := r.gone(); t.remark == "" && end.Verb != r.verb && end.Verb != "" {
-			t.remark = end.Verb + " has got no reply"
+		r.leave()
+	}
+	if t := r.last(); t != nil && !r.full {
+		if end.Verb != r.verb && end.Verb != "" && r.isGone() && len(t.remarks) == 0 {
+			r.remark(t, end.Verb+" has got no reply")
+		}
+		if text := r.refused.early(&end, hasLastWord); text != "" {
+			r.remark(t, text)
 		}
 	}
-	var b strings.Builder
-	fmt.Fprintf(&b, "Recorded at %s, of connection %s. It was ended by the %v: %v.\n\n-- session --\n",
-		r.began.UTC().Format(time.RFC3339), r.conn.ID, end.By, end.Reason)
-	for _, t := range r.turns {
-		t.writeTo(&b)
-	}
-	if r.full {
-		b.WriteString("# What came then is left out: it was more than 1 MiB.\n")
-	}
-	io.WriteString(r.w, b.String())
+	fmt.Fprintf(r.w, "Recorded at %s, of connection %s. It was ended by the %v: %v.\n\n-- session --\n%s",
+		r.began.UTC().Format(time.RFC3339), r.conn.ID, end.By, end.Reason, r.all())
 }
 
-func (t *turn) writeTo(b *strings.Builder) {
-	for _, line := range t.answers {
-		b.WriteString(line + "\n")
+// early returns a remark about a message that may have been refused before its end had come, as
+// where the client was gone by then: it can't be seen in its reply. hasLastWord tells that the
+// server has said something more.
+func (f refused) early(end *smtpproxy.End, hasLastWord bool) string {
+	byServer := end.By == smtpproxy.SideServer && end.Reason == smtpproxy.ReasonRefused
+	switch {
+	case f.client == "":
+		return ""
+	case end.Reason == smtpproxy.ReasonDataTimeout, byServer && f.code != 421 && !hasLastWord:
+		// A server that refuses a message at its end lets the client go on.
+		return f.client + " was refused before its end had come"
+	case byServer:
+		return "whether the end of " + f.client + " had come when it was refused isn't known"
 	}
-	b.WriteString("C: " + t.client)
-	if t.behind != nil {
-		b.WriteString(t.behind())
-	}
-	b.WriteString("\n")
-	if t.remark != "" {
-		b.WriteString("# " + t.remark + "\n")
-	}
-	for _, line := range t.heard {
-		b.WriteString(line + "\n")
-	}
+	return ""
 }

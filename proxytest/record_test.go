@@ -3,6 +3,7 @@ package proxytest
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"crypto/tls"
 	"encoding/base64"
 	"errors"
@@ -119,10 +120,19 @@ func TestARecordedSessionPlaysAsItWas(t *testing.T) {
 	}{
 		{"a status each of a refused last chunk", lmtp, false, false, []string{"LHLO client.example", "MAIL FROM:<a@example.com>", "RCPT TO:<b@example.org>", "RCPT TO:<c@example.org>", "*2BDAT 4 LAST\r\nab", "QUIT"},
 			[]string{"C: BDAT 4 LAST\nH policy: 554 5.0.0 Requested action not taken\nC: QUIT"}},
-		{"content that the library refuses", smtp, false, false, slices.Concat([]string{"EHLO client.example"}, mail, []string{"DATA", "a\nb\r\n.", "NOOP"}), []string{"C: (content)\nS: 55"}},
-		{"no content", smtp, false, false, slices.Concat([]string{"EHLO client.example"}, mail, []string{"DATA", "*1"}), []string{"C: (content)\nS: 554 "}},
+		{"content that the library refuses", smtp, false, false, slices.Concat([]string{"EHLO client.example"}, mail, []string{"DATA", "a\nb\r\n.", "NOOP"}), []string{"C: (content)\n# it is the library that has refused that, in the server's place\nS: 550 5.6.0 "}},
+		{"a chunk that the library refuses", smtp, false, false, slices.Concat([]string{"EHLO client.example"}, mail, []string{"BDAT 5\r\na\nb"}),
+			[]string{"C: BDAT 5\n# it is the library that has refused that, in the server's place\nS: 550 5.6.0 "}},
+		{"no content", smtp, false, false, slices.Concat([]string{"EHLO client.example"}, mail, []string{"DATA", "*1"}),
+			[]string{"C: (content)\nS: 554 ", "C: (gone)\n# (content) was refused before its end had come\n"}},
+		{"the client leaves amid content", smtp, false, false, slices.Concat([]string{"EHLO client.example"}, mail, []string{"DATA", "*0a"}),
+			[]string{"C: (content)\nS: 554 ", "C: (gone)\n# (content) was refused before its end had come\n"}},
+		{"a chunk that isn't whole", smtp, false, false, slices.Concat([]string{"EHLO client.example"}, mail, []string{"BDAT 9 LAST\r\nabc"}),
+			[]string{"C: BDAT 9 LAST\nS: 554 ", "C: (gone)\n# BDAT 9 LAST was refused before its end had come\n"}},
+		{"the client leaves amid a chunk", smtp, false, false, slices.Concat([]string{"EHLO client.example"}, mail, []string{"*0BDAT 9\r\nabc"}),
+			[]string{"C: BDAT 9\nS: 554 ", "C: (gone)\n# BDAT 9 was refused before its end had come\n"}},
 		{"no chunk", smtp, false, false, []string{"EHLO client.example", "BDAT 5"}, []string{"C: (gone)\n# the last word was S: 421 "}},
-		{"the keywords fail", smtp, true, false, []string{"EHLO client.example", "AUTH PLAIN " + secret, "EHLO client.example"}, []string{"S: 421 4.3.0 "}},
+		{"the keywords fail", smtp, true, false, []string{"EHLO client.example", "AUTH PLAIN " + secret, "EHLO client.example"}, []string{"# a hook has failed at the keywords in the server's reply, which isn't known\nS: 421 4.3.0 "}},
 		{"no TLS where it comes first", smtp, true, false, []string{"NOTLS"}, []string{"C: (gone)"}},
 		{"no TLS behind STARTTLS", smtp, false, false, []string{"EHLO client.example", "STARTTLS", "NOTLS"}, []string{"C: (gone)\n# the TLS handshake has failed"}},
 		{"a message", smtp, false, false, slices.Concat([]string{"EHLO client.example"}, mail, []string{"DATA", "Subject: x\r\n\r\nC: MAIL\r\n.", "QUIT"}),
@@ -142,7 +152,7 @@ func TestARecordedSessionPlaysAsItWas(t *testing.T) {
 		{"STARTTLS and AUTH, at once, wrong, cancelled and in lines", smtp, false, false,
 			[]string{"EHLO client.example", "STARTTLS", "TLS", "EHLO client.example", "AUTH PLAIN " + wrong, "AUTH PLAIN", "*", "AUTH X-OWN " + secret, "AUTH EXTERNAL", secret, "AUTH PLAIN", secret,
 				"STARTTLS", "MAIL FROM:<a@example.com>", "RCPT TO:<hers@example.org>", "QUIT"},
-			[]string{"A: STARTTLS 220 ", "C: (TLS handshake) ", " SNI=mx.example", "C: *\n", "S: 235 ", "S: 334", "H policy: 334  (next)", "C: AUTH ****"}},
+			[]string{"A: STARTTLS 220 ", "C: (TLS handshake) ", " SNI=mx.example", "C: *\n# the client has cancelled, or sent what can't be decoded: both are refused with 501\n", "S: 235 ", "S: 334", "H policy: 334  (next)", "C: AUTH ****"}},
 		{"a password out of its place", smtp, false, false, []string{"EHLO client.example", "STARTTLS", "TLS", "EHLO client.example", "AUTH PLAIN " + wrong, "Correcthorse", "!correct", "PASS correct horse", "QUIT"},
 			[]string{"A: MASKED 501 ", "C: MASKED\n", "C: ****\n", "C: PASS ****\n"}},
 		{"a control character in a SASL exchange", smtp, false, false,
@@ -152,8 +162,8 @@ func TestARecordedSessionPlaysAsItWas(t *testing.T) {
 		{"LMTP, a status each", lmtp, false, false, slices.Concat([]string{"LHLO client.example"}, mail, []string{"RCPT TO:<refused@example.org>", "DATA", "*3x\r\n.", "NOOP", "QUIT"}),
 			[]string{"S: 250 2.0.0 <b@example.org>", "S: 550 5.7.1 "}},
 		{"LMTP, the last chunk", lmtp, false, false, []string{"LHLO client.example", "MAIL FROM:<a@example.com>", "RCPT TO:<b@example.org>", "RCPT TO:<c@example.org>", "*2BDAT 0 LAST", "QUIT"}, nil},
-		{"another's client", smtp, false, false, []string{"EHLO front.example", "XCLIENT ADDR=192.0.2.7", "EHLO client.example", "NOOP", "QUIT"},
-			[]string{"A: (connection) 220 servertest.example ESMTP Service Ready\nC: XCLIENT"}},
+		{"another's client", smtp, false, false, []string{"EHLO front.example", "XCLIENT ADDR=192.0.2.7", "EHLO client.example", "RCPT TO:<spam@example.org>", "QUIT"},
+			[]string{"C: RCPT TO:<spam@example.org>\nH policy: 550-", "A: (connection) 220 servertest.example ESMTP Service Ready\nC: XCLIENT"}},
 		{"it is refused at once, on a unix socket", smtp, false, true, nil, []string{`C: (connection) RemoteIP="" RemotePort=0 `, "H: 554 5.0.0 Not here (close)"}},
 	} {
 		t.Run(tt.why, func(t *testing.T) {
@@ -275,19 +285,116 @@ func TestTwoRecordingsOfASessionAreTheSame(t *testing.T) {
 }
 
 func TestARecordingIsOfLimitedLength(t *testing.T) {
-	out := newFile()
-	s := NewSession(&smtpproxy.Proxy{Observers: []smtpproxy.Observer{Record(func(smtpproxy.Connection) io.WriteCloser { return out })}})
-	for range 2000 {
-		s.Send("NOOP " + strings.Repeat("x", 1000))
+	recipients := func(s *smtpproxy.Session, n int) {
+		for _, line := range slices.Concat([]string{"LHLO x", "MAIL FROM:<a@example.com>"}, slices.Repeat([]string{"RCPT TO:<b@example.org>"}, n)) {
+			s.Command(t.Context(), line)
+			s.Replied(250, "OK")
+		}
 	}
-	s.Close()
-	text := out.text(t)
-	if len(text) > maxRecording+10000 || !strings.HasSuffix(text, "# What came then is left out: it was more than 1 MiB.\n") {
-		t.Errorf("%d octets, with %q at the end", len(text), text[len(text)-100:])
+	for _, tt := range []struct {
+		why   string
+		play  func(s *smtpproxy.Session)
+		whole bool
+	}{
+		{"many commands", func(s *smtpproxy.Session) {
+			for range 9500 {
+				s.Command(t.Context(), "NOOP")
+				s.Replied(250, "2.0.0 OK")
+			}
+		}, true},
+		{"too many commands", func(s *smtpproxy.Session) {
+			for range 70_000 {
+				s.Command(t.Context(), "NOOP")
+				s.Replied(250, "2.0.0 OK")
+			}
+		}, false},
+		{"long commands", func(s *smtpproxy.Session) {
+			for range 2000 {
+				s.Command(t.Context(), "NOOP "+strings.Repeat("x", 1000))
+				s.Replied(250, "2.0.0 OK")
+			}
+		}, false},
+		{"long statuses", func(s *smtpproxy.Session) {
+			recipients(s, 3000)
+			s.Command(t.Context(), "DATA")
+			s.Replied(354, "OK")
+			for range 3000 {
+				s.Replied(250, strings.Repeat("x", 5000))
+			}
+		}, false},
+		{"long replies, which are answers, too", func(s *smtpproxy.Session) {
+			for range 200 {
+				s.Command(t.Context(), "HELP")
+				s.Replied(214, slices.Repeat([]string{strings.Repeat("x", 50)}, 100)...)
+			}
+		}, false},
+		{"an endless greeting", func(s *smtpproxy.Session) {
+			s.Connect(s.Context())
+			s.Replied(220, strings.Repeat("x", 2<<20))
+		}, false},
+		{"long names of users", func(s *smtpproxy.Session) {
+			secret := base64.StdEncoding.EncodeToString([]byte("\x00" + strings.Repeat("x", 9000) + "\x00pass"))
+			for range 300 {
+				s.Command(t.Context(), "AUTH PLAIN")
+				s.Replied(334)
+				s.Command(t.Context(), secret)
+				s.Replied(235, "OK")
+			}
+		}, false},
+		{"last words", func(s *smtpproxy.Session) {
+			recipients(s, 300)
+			s.Command(t.Context(), "DATA")
+			s.Replied(354, "OK")
+			for range 200 {
+				s.Replied(250, strings.Repeat("x", 5000))
+			}
+		}, true},
+	} {
+		t.Run(tt.why, func(t *testing.T) {
+			out, most := newFile(), 0
+			r := &recording{w: out, conn: defaultClient, from: addressesOf(defaultClient)}
+			s := (&smtpproxy.Proxy{AllowInsecureAuth: true, Observers: []smtpproxy.Observer{{
+				Exchanged: func(ctx *smtpproxy.Context, x smtpproxy.Exchange) {
+					r.exchanged(ctx, &x)
+					most = max(most, r.holds())
+				},
+				Disconnected: func(_ *smtpproxy.Context, _ smtpproxy.Connection, end smtpproxy.End) { r.disconnected(end) },
+			}}}).NewSession(defaultClient)
+			tt.play(s)
+			s.Close()
+			text := out.text(t)
+			if len(text) > maxRecording+500 || most > maxRecording {
+				t.Errorf("%d octets, and %d were kept", len(text), most)
+			}
+			if left := strings.HasSuffix(text, "# What came then is left out: with it, there would be more than 1 MiB.\n"); left == tt.whole {
+				t.Errorf("%d octets, with %q at the end", len(text), text[len(text)-100:])
+			}
+			if !tt.whole && tt.why != "an endless greeting" && tt.why != "long statuses" && len(text) < maxRecording-50_000 {
+				t.Errorf("%d octets alone are kept", len(text))
+			}
+			if _, err := playWith(&smtpproxy.Proxy{AllowInsecureAuth: true}, text); err != nil {
+				t.Error(err.Error()[:min(len(err.Error()), 1000)])
+			}
+		})
 	}
-	if _, err := playWith(&smtpproxy.Proxy{}, text); err != nil {
-		t.Error(err)
+}
+
+// holds returns how many octets of text are kept.
+func (r *recording) holds() (octets int) {
+	octets = r.text.Len()
+	for _, t := range append(slices.Clone(r.open), r.opening) {
+		if t == nil {
+			continue
+		}
+		octets += len(t.client)
+		for _, s := range t.heard {
+			octets += len(s.text) // answers have the same
+		}
+		for _, remark := range t.remarks {
+			octets += len(remark)
+		}
 	}
+	return octets
 }
 
 func TestAClientThatTalksEarlyIsRecordedAsOneThatDoes(t *testing.T) {
@@ -362,16 +469,31 @@ func TestASessionWithoutAGreetingIsRecordedToo(t *testing.T) {
 }
 
 func TestARecordingTellsOfWhatCantBePlayed(t *testing.T) {
-	toDATA := "> LHLO x|250|> MAIL FROM:<a@example.com>|250|> RCPT TO:<b@example.org>|250|> RCPT TO:<c@example.org>|250|> DATA|354"
+	toRCPT := "> LHLO x|250|> MAIL FROM:<a@example.com>|250|> RCPT TO:<b@example.org>|250|> RCPT TO:<c@example.org>|250"
+	toDATA := toRCPT + "|> DATA|354"
+	toContent := "> EHLO x|250|> MAIL FROM:<a@example.com>|250|> RCPT TO:<b@example.org>|250|> DATA|354"
 	for _, tt := range []struct{ why, say, want string }{
 		{"nothing", "> NOOP|250", "S: 250 OK\nC: (gone)\n"},
 		{"a last word", "> NOOP|250|421", "C: (gone)\n# the last word was S: 421 OK\n"},
 		{"a last word in the place of a response", "> AUTH PLAIN|334|421", "C: AUTH PLAIN\nS: 334 OK\nC: (gone)\n# the last word was S: 421 OK\n"},
 		{"a last word in the place of a response to the hook", "> AUTH EXTERNAL|421", "H policy: 334  (next)\nC: (gone)\n# the last word was S: 421 OK\n"},
-		{"a status alone", toDATA + "|250", "S: 354 OK\nC: (gone)\n# the last word was S: 250 OK\n"},
+		{"a status alone", toDATA + "|250", "S: 354 OK\nC: (gone)\n# (content) has got S: 250 OK alone\n"},
+		{"a status of a chunk alone, and a command", toRCPT + "|> BDAT 3 LAST|550|> NOOP", "S: 250 OK\nC: (gone)\n# BDAT 3 LAST has got S: 550 OK alone\n# the last word was P: 421 4.3.0 "},
 		{"all statuses", toDATA + "|250|550", "C: (content)\nS: 250 OK\nS: 550 OK\nC: (gone)\n"},
 		{"a message without its end", toDATA, "S: 354 OK\nC: (gone)\n"},
 		{"a command without a reply", "> NOOP|250|> RSET", "S: 250 OK\nC: (gone)\n# RSET has got no reply\n"},
+		{"a command without a reply, behind one of the same name", "> NOOP|250|> NOOP", "S: 250 OK\nC: (gone)\n"}, // as an observer is told of it
+		{"a refused message", toContent + "|554", "C: (content)\nS: 554 OK\nC: (gone)\n"},
+		{"a message that is answered 421", toContent + "|421", "C: (content)\n# whether the end of (content) had come when it was refused isn't known\nS: 421 OK\n"},
+		{"a chunk that is answered 421", toRCPT + "|> BDAT 3|421", "C: BDAT 3\n# whether the end of BDAT 3 had come when it was refused isn't known\nS: 421 OK\n"},
+		{"a last word behind a refused message", toContent + "|554|421", "C: (content)\nS: 554 OK\nC: (gone)\n# the last word was S: 421 OK\n# whether the end of (content) had come when it was refused isn't known\n"},
+		{"a last word that is long behind one", toContent + "|554|> NOOP|250|421", "C: NOOP\nS: 250 OK\nC: (gone)\n# the last word was S: 421 OK\n"},
+		{"a last word behind a message for two that was refused to one", toDATA + "|550|250|421", "C: (content)\nS: 550 OK\nS: 250 OK\nC: (gone)\n# the last word was S: 421 OK\n"},
+		{"an exchange of several lines", "> AUTH LOGIN|334|> YWxpY2U=|334|> c2VjcmV0|235", "C: YWxpY2U=\nS: 334 OK\nA: AUTH 235 OK\nC: cGFzc3dvcmQ=\nS: 235 OK\nC: (gone)\n"},
+		{"a response that is cancelled, or can't be decoded", "> AUTH PLAIN|334|> !|501", "C: *\n# the client has cancelled, or sent what can't be decoded: both are refused with 501\nS: 501 OK\nC: (gone)\n"},
+		{"a name that was sent in vain, and is repeated", "> AUTH LOGIN|504|> Ym9i|500 5.5.2 Syntax errors, YM9I command unrecognized", "C: MASKED\nS: 500 5.5.2 Syntax errors, MASKED command unrecognized\nC: (gone)\n"},
+		{"a response that is repeated", "> AUTH PLAIN AGFsaWNlAHNlY3JldA==|501 bad:/AGFsaWNlAHNlY3JldA==, alice", "S: 501-bad:\nS: 501 ****, alice\nC: (gone)\n"},
+		{"a password that is repeated", "> PASS correct horse|500 no PASS CORRECT HORSE", "C: PASS ****\nS: 500 no PASS ****\nC: (gone)\n"},
 		{"all commands have a reply, and what was masked, too", "> AUTH PLAIN|535|> Correcthorse|500", "S: 500 OK\nC: (gone)\n"},
 	} {
 		t.Run(tt.why, func(t *testing.T) {
@@ -381,10 +503,13 @@ func TestARecordingTellsOfWhatCantBePlayed(t *testing.T) {
 			for act := range strings.SplitSeq(tt.say, "|") {
 				if line, ok := strings.CutPrefix(act, "> "); ok {
 					s.Command(t.Context(), line)
-				} else if code, err := strconv.Atoi(act); err != nil {
-					t.Fatal(err)
 				} else {
-					s.Replied(code, "OK")
+					code, text, _ := strings.Cut(act, " ")
+					n, err := strconv.Atoi(code)
+					if err != nil {
+						t.Fatal(err)
+					}
+					s.Replied(n, strings.Split(cmp.Or(text, "OK"), "/")...)
 				}
 			}
 			s.Close()
@@ -392,8 +517,13 @@ func TestARecordingTellsOfWhatCantBePlayed(t *testing.T) {
 			if _, err := playText(text); err != nil {
 				t.Errorf("%v\n%s", err, text)
 			}
-			if !strings.HasSuffix(text, tt.want) {
+			if isWhole := strings.HasSuffix(tt.want, "\n"); !strings.Contains(text, tt.want) || isWhole && !strings.HasSuffix(text, tt.want) {
 				t.Error(text)
+			}
+			for _, never := range []string{"Ym9i", "AGFsaW", "secret", "correct"} {
+				if strings.Contains(strings.ToLower(text), strings.ToLower(never)) {
+					t.Errorf("%q is in\n%s", never, text)
+				}
 			}
 		})
 	}
@@ -437,28 +567,141 @@ func TestARecordingOfAClientThatHasReadNothingPlaysToo(t *testing.T) {
 }
 
 func TestARecordingTellsWhoseReplyItIsWhereAHookFails(t *testing.T) {
-	out := newFile()
-	newProxy := func() *smtpproxy.Proxy {
-		return &smtpproxy.Proxy{
-			Hook: smtpproxy.Chain(manyKinds(), smtpproxy.Funcs{OnReply: func(_ *smtpproxy.Context, x smtpproxy.Exchange) (smtpproxy.Decision, error) {
-				if x.Command.Verb() == "NOOP" {
+	// At a command, at its reply, or at who has connected, it fails if that is for it.
+	failing := func(connects bool) smtpproxy.Hook {
+		f := smtpproxy.Funcs{
+			OnCommand: func(_ *smtpproxy.Context, cmd smtpproxy.Command, _ smtpproxy.Connection, _ smtpproxy.Transaction) (smtpproxy.Decision, error) {
+				switch cmd.Verb() {
+				case "EXPN", "":
 					return nil, io.EOF
+				case "VRFY":
+					return smtpproxy.Reply{Code: 550}, nil
+				case "XCLIENT":
+					return smtpproxy.Reply{Restart: &smtpproxy.Origin{RemotePort: 7}}, nil
 				}
 				return nil, nil
-			}}),
-			OnFailure: func(*smtpproxy.Context, smtpproxy.Failure) smtpproxy.Decision { return smtpproxy.Reply{Code: 451} },
+			},
+			OnReply: func(_ *smtpproxy.Context, x smtpproxy.Exchange) (smtpproxy.Decision, error) {
+				if x.Command.Args() == "panics" {
+					panic("at the reply")
+				}
+				return nil, io.EOF
+			},
+		}
+		if connects {
+			f.OnConnect = func(*smtpproxy.Context, smtpproxy.Connection) (smtpproxy.Decision, error) { return nil, io.EOF }
+		} else {
+			f.OnConnect = func(_ *smtpproxy.Context, conn smtpproxy.Connection) (smtpproxy.Decision, error) {
+				if conn.RemotePort == 7 {
+					return smtpproxy.Reply{Code: 554}, nil
+				}
+				return nil, nil
+			}
+		}
+		return smtpproxy.Named("policy", f)
+	}
+	decides := func(d smtpproxy.Decision) func(*smtpproxy.Context, smtpproxy.Failure) smtpproxy.Decision {
+		return func(*smtpproxy.Context, smtpproxy.Failure) smtpproxy.Decision { return d }
+	}
+	for _, tt := range []struct {
+		why       string
+		connects  bool
+		onFailure func(*smtpproxy.Context, smtpproxy.Failure) smtpproxy.Decision
+		line      string
+		want      string
+	}{
+		{"the server's", false, nil, "NOOP", "C: NOOP\nS: 250 2.0.0 OK\n"},
+		{"the hook's", false, nil, "VRFY x", "C: VRFY x\nH policy: 550 5.0.0 "},
+		{"the hook's, by a panic", false, nil, "VRFY panics", "C: VRFY panics\nH policy: 550 5.0.0 "},
+		{"the hook's, where OnFailure isn't asked", false, decides(smtpproxy.Reply{Code: 451}), "VRFY x", "C: VRFY x\nH policy: 550 5.0.0 "},
+		{"the library's", false, nil, "RCPT TO:<b@example.org>", "C: RCPT TO:<b@example.org>\nP: 503 5.5.1 "},
+		{"421", false, nil, "EXPN x", "C: EXPN x\nH policy: failed\nP: 421 4.3.0 "},
+		{"OnFailure's", false, decides(smtpproxy.Reply{Code: 451}), "EXPN x", "C: EXPN x\nH policy: failed\nP: 451 4.0.0 "},
+		{"the server's, since OnFailure passes it", false, decides(smtpproxy.Pass{}), "EXPN x", "C: EXPN x\nH policy: failed\nS: 502 5.5.1 "},
+		{"421 to an empty line", false, nil, "(empty)", "C: \"\"\nH policy: failed\nP: 421 4.3.0 "},
+		{"the hook's for whom a Restart tells of", false, nil, "XCLIENT PORT=7", "C: XCLIENT PORT=7\nH: 554 5.0.0 "},
+		{"421 for who has connected", true, nil, "", "C: (connection)\nH: failed\nP: 421 4.3.0 "},
+		{"OnFailure's for who has connected", true, decides(smtpproxy.Reply{Code: 554}), "", "C: (connection)\nH: failed\nP: 554 5.0.0 "},
+		{"the server's for who has connected", true, decides(smtpproxy.Pass{}), "", "C: (connection)\nS: 220 "},
+	} {
+		t.Run(tt.why, func(t *testing.T) {
+			out := newFile()
+			newProxy := func() *smtpproxy.Proxy {
+				return &smtpproxy.Proxy{Hook: failing(tt.connects), OnFailure: tt.onFailure}
+			}
+			p := newProxy()
+			p.Observers = []smtpproxy.Observer{Record(func(smtpproxy.Connection) io.WriteCloser { return out })}
+			s := NewSession(p)
+			s.Connect()
+			if tt.line != "" {
+				s.Send(strings.TrimPrefix(tt.line, "(empty)"))
+			}
+			s.Close()
+			text := out.text(t)
+			if _, err := playWith(newProxy(), text); err != nil {
+				t.Errorf("%v\n%s", err, text)
+			}
+			if !strings.Contains(text, tt.want) {
+				t.Error(text)
+			}
+		})
+	}
+}
+
+// What the hook repeats of a line is what stands in its place.
+func TestARecordingOfAHookThatRepeatsWhatIsMaskedPlaysToo(t *testing.T) {
+	newProxy := func() *smtpproxy.Proxy {
+		return &smtpproxy.Proxy{Hook: smtpproxy.HookFunc(func(_ *smtpproxy.Context, cmd smtpproxy.Command, _ smtpproxy.Connection, _ smtpproxy.Transaction) (smtpproxy.Decision, error) {
+			if cmd.Verb() == "AUTH" {
+				return smtpproxy.Reply{Code: 535}, nil
+			}
+			return smtpproxy.Reply{Code: 500, Lines: []string{cmd.Line + " is none"}, Disconnect: cmd.Line == ""}, nil
+		})}
+	}
+	for _, tt := range []struct {
+		lines []string
+		want  string
+	}{
+		{[]string{"AUTH PLAIN AGFsaWNlAHNlY3JldA==", "Correcthorse", "500"}, "C: MASKED\nH: 500 5.0.0 MASKED is none\nC: ****\nH: 500 5.0.0 **** is none\n"},
+		{[]string{""}, "C: \"\"\nH: 500 5.0.0  is none (close)\n"},
+	} {
+		out, p := newFile(), newProxy()
+		p.Observers = []smtpproxy.Observer{Record(func(smtpproxy.Connection) io.WriteCloser { return out })}
+		s := NewSession(p)
+		s.Connect()
+		sendAll(s, tt.lines...)
+		s.Close()
+		text := out.text(t)
+		if _, err := playWith(newProxy(), text); err != nil {
+			t.Errorf("%v\n%s", err, text)
+		}
+		if !strings.Contains(text, tt.want) {
+			t.Error(text)
 		}
 	}
-	p := newProxy()
-	p.Observers = []smtpproxy.Observer{Record(func(smtpproxy.Connection) io.WriteCloser { return out })}
-	s := NewSession(p)
-	sendAll(s, "NOOP", "RCPT TO:<b@example.org>", "EXPN list")
-	s.Close()
-	text := out.text(t)
-	if _, err := playWith(newProxy(), text); err != nil {
-		t.Errorf("%v\n%s", err, text)
-	}
-	if !strings.Contains(text, "C: NOOP\nS: 250 2.0.0 OK\nC: RCPT TO:<b@example.org>\nP: 503 5.5.1 Missing MAIL command\nC: EXPN list\nH policy: failed\nP: 451 ") {
-		t.Error(text)
+}
+
+func TestWhatARecordingTellsOfAMessageThatWasRefused(t *testing.T) {
+	early, unknown := "BDAT 3 was refused before its end had come", "whether the end of BDAT 3 had come when it was refused isn't known"
+	for _, tt := range []struct {
+		why         string
+		code        int
+		by          smtpproxy.Side
+		reason      smtpproxy.Reason
+		hasLastWord bool
+		want        string
+	}{
+		{"the client has gone on", 554, smtpproxy.SideClient, smtpproxy.ReasonQuit, false, ""},
+		{"the client was gone then", 554, smtpproxy.SideClient, smtpproxy.ReasonClientGone, false, ""},
+		{"the server ends what it refuses early", 554, smtpproxy.SideServer, smtpproxy.ReasonRefused, false, early},
+		{"it ends with its last word", 554, smtpproxy.SideServer, smtpproxy.ReasonRefused, true, unknown},
+		{"that is its last word", 421, smtpproxy.SideServer, smtpproxy.ReasonRefused, false, unknown},
+		{"the time was up", 421, smtpproxy.SideLibrary, smtpproxy.ReasonDataTimeout, false, early},
+		{"the library refuses it for what is in it", 550, smtpproxy.SideLibrary, smtpproxy.ReasonRefused, false, ""},
+	} {
+		f := refused{"BDAT 3", tt.code}
+		if got := f.early(&smtpproxy.End{By: tt.by, Reason: tt.reason}, tt.hasLastWord); got != tt.want {
+			t.Errorf("%s: %q, want %q", tt.why, got, tt.want)
+		}
 	}
 }

@@ -35,7 +35,7 @@ var notWhole = []struct{ dialogues, why string }{
 		"The connection ends when some of the recipients have their status, and a fake server has one for each."},
 	{"b03-blanks-lmtp b03-size-two-to-the-32 b08-cut-short/strict b08-cut-short/lenient chunk-given-up",
 		"The connection ends within a chunk, and an observer isn't told of the command that no reply came to."},
-	{"limit-ten-thousand-recipients p06-many-commands p06-never-reads",
+	{"limit-ten-thousand-recipients/go-smtp p06-many-commands p06-never-reads",
 		"There is more of it than the 1 MiB that is kept of a connection."},
 }
 
@@ -164,6 +164,8 @@ type remarked struct {
 func (r remarked) none() bool { return r == remarked{} }
 
 func remarksOf(recording string) (r remarked) {
+	var last []string
+	says := func(replies string) { last = append(last, strings.NewReplacer("S: ", "", "P: ", "").Replace(replies)) }
 	for line := range strings.Lines(recording) {
 		text, isRemark := strings.CutPrefix(strings.TrimSuffix(line, "\n"), "# ")
 		if !isRemark {
@@ -171,12 +173,16 @@ func remarksOf(recording string) (r remarked) {
 		}
 		if verb, ok := strings.CutSuffix(text, " has got no reply"); ok {
 			r.unanswered = verb
-		} else if last, ok := strings.CutPrefix(text, "the last word was "); ok {
-			r.last = strings.NewReplacer("S: ", "", "P: ", "").Replace(last)
+		} else if replies, ok := strings.CutPrefix(text, "the last word was "); ok {
+			says(replies)
+		} else if alone, ok := strings.CutSuffix(text, " alone"); ok {
+			_, replies, _ := strings.Cut(alone, " has got ")
+			says(replies)
 		} else if strings.HasPrefix(text, "What came then is left out: ") {
 			r.isCut = true
 		}
 	}
+	r.last = strings.Join(last, ", ")
 	return r
 }
 

@@ -64,6 +64,20 @@ func Scrub(text, secret string) string {
 	return text
 }
 
+// ScrubWords masks a secret where a text repeats it as it was sent: the whole of it and its
+// words. What it says when it is decoded, such a text may say by chance.
+func ScrubWords(text, secret string) string {
+	words := strings.FieldsFunc(secret, isBlank)
+	slices.SortFunc(words, func(a, b string) int { return len(b) - len(a) })
+	if secret != "" {
+		text = maskIn(text, secret)
+	}
+	for _, word := range words {
+		text = maskIn(text, word)
+	}
+	return text
+}
+
 // maskIn masks a secret of at least one octet in a text, in upper and lower case, as one who
 // takes it for a verb may echo it. One that is very short could be part of any word; it is
 // masked where it stands alone.

@@ -120,3 +120,17 @@ func TestWhatIsQuotedIsAGoStringOfLimitedLength(t *testing.T) {
 		}
 	}
 }
+
+func TestWhatRepeatsASecretIsMaskedAndWhatItSaysDecodedIsNot(t *testing.T) {
+	response := encoded("\x00alice\x00correct")
+	for _, tt := range []struct{ secret, text, want string }{
+		{response, "no " + response + ", " + strings.ToUpper(response) + " of alice, correct it", "no ****, **** of alice, correct it"},
+		{"Correct horse", "CORRECT HORSE: correct command of a horse?", "****: **** command of a ****?"},
+		{"a horse", "a Horse", "****"},
+		{"", "nothing", "nothing"},
+	} {
+		if got := secret.ScrubWords(tt.text, tt.secret); got != tt.want {
+			t.Errorf("%q: %q, want %q", tt.secret, got, tt.want)
+		}
+	}
+}
