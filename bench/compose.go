@@ -44,7 +44,7 @@ func composed(name string, p *smtpproxy.Proxy, g goal) work {
 	return work{
 		name:       "one command, " + name,
 		library:    with("itself, "+name, p),
-		references: []reference{{with("itself, a hook", passing), growth, g}},
+		references: []reference{{contender: with("itself, a hook", passing), figure: growth, goal: g}},
 	}
 }
 
@@ -102,24 +102,24 @@ func refuseAll(l net.Listener) {
 func refusedWork() work {
 	with := func(k kind) contender {
 		return contender{string(k), func() (runner, error) {
-			s, err := start(k, plain)
+			p, err := startProcess(k, plain)
 			if err != nil {
 				return runner{}, err
 			}
-			return timed(func(n int) error {
+			return meter(p.cpu).runner(func(n int) error {
 				for range n {
-					if err := refused(s.addr); err != nil {
+					if err := refused(p.addr); err != nil {
 						return err
 					}
 				}
 				return nil
-			}, s.stop), nil
+			}, p.stop), nil
 		}}
 	}
 	return work{
 		name:       "a client refused at connect",
 		library:    with(refusing),
-		references: []reference{{with(bareRefusing), speed, remark("the floor")}},
+		references: []reference{{contender: with(bareRefusing), figure: speed, goal: remark("the floor")}},
 	}
 }
 

@@ -39,7 +39,7 @@ func idleWork(o *options, k kind, most float64) work {
 // idleMemory returns the octets of heap and stack that a server has for each of
 // n connections that have said EHLO.
 func idleMemory(k kind, n int) (float64, error) {
-	p, err := startProcess(k)
+	p, err := startProcess(k, plain)
 	if err != nil {
 		return 0, err
 	}

@@ -33,7 +33,7 @@ func limitsWork(o *options) []work {
 		list = append(list, work{
 			name:       fmt.Sprintf("one command, a limit that knows %s clients", thousands(n)),
 			library:    contender{"itself, " + thousands(n) + " clients", func() (runner, error) { return someOf(n) }},
-			references: []reference{{contender{"itself, 1 client", func() (runner, error) { return someOf(1) }}, growth, remark("flat")}},
+			references: []reference{{contender: contender{"itself, 1 client", func() (runner, error) { return someOf(1) }}, figure: growth, goal: remark("flat")}},
 		})
 	}
 	return list

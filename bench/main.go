@@ -79,6 +79,7 @@ func run() error {
 	only := flag.String("only", "", "regular expression: do only the work whose name it matches")
 	small := flag.Bool("quick", false, "do everything, but so little of it that the figures are noise")
 	out := flag.String("out", "out", "directory for results.txt and results.svg")
+	profile := flag.String("profile", "", "directory for CPU profiles of the server processes")
 	flag.Parse()
 	match, err := regexp.Compile(*only)
 	if err != nil {
@@ -92,12 +93,24 @@ func run() error {
 		o.rounds = *rounds
 	}
 
+	if *profile != "" {
+		if profiles.dir, err = filepath.Abs(*profile); err != nil {
+			return err
+		}
+		if err := os.MkdirAll(profiles.dir, 0o755); err != nil {
+			return err
+		}
+	}
+
 	start := time.Now()
 	results, err := do(workList(&o), match, &o)
 	if err != nil {
 		return err
 	}
 	text := about(&o, time.Since(start)) + "\n" + table(results)
+	if computed := cpuTable(results); computed != cpuTable(nil) {
+		text += "\n" + computed
+	}
 	fmt.Print(text)
 	if err := os.MkdirAll(*out, 0o755); err != nil {
 		return err

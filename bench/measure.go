@@ -6,14 +6,51 @@ import (
 	"runtime"
 	"slices"
 	"time"
+
+	"github.com/seed3262c777/smtpproxy/bench/internal/rusage"
 )
 
 // runner does one kind of work again and again.
 type runner struct {
-	run   func(n int) (time.Duration, error) // n times, and how long that took
-	least int                                // n is a multiple of it
+	run   func(n int) (spent, error) // n times, and what that took
+	least int                        // n is a multiple of it
 	close func()
 }
+
+// spent is the time that something took: by the clock, and of computing in the
+// process that is measured, which is the server's where there is one.
+type spent struct{ clock, cpu time.Duration }
+
+// meter returns the time that a process has computed so far.
+type meter func() (time.Duration, error)
+
+// own is the meter of this process.
+func own() (time.Duration, error) { return rusage.CPUTime(), nil }
+
+// spend returns what f takes.
+func (m meter) spend(f func() error) (spent, error) {
+	before, err := m()
+	if err != nil {
+		return spent{}, err
+	}
+	start := time.Now()
+	if err := f(); err != nil {
+		return spent{}, err
+	}
+	clock := time.Since(start)
+	after, err := m()
+	return spent{clock, after - before}, err
+}
+
+// runner makes one of what is done n times.
+func (m meter) runner(f func(n int) error, close func()) runner {
+	return runner{least: 1, close: close, run: func(n int) (spent, error) {
+		return m.spend(func() error { return f(n) })
+	}}
+}
+
+// timed makes a runner of what this process does n times.
+func timed(f func(n int) error, close func()) runner { return meter(own).runner(f, close) }
 
 // contender is somebody who does the work.
 type contender struct {
@@ -22,9 +59,8 @@ type contender struct {
 }
 
 // measure lets each contender do its work in each round, for about o.slice, and
-// returns the seconds that it took to do it once: a slice for each contender,
-// with a figure for each round.
-func measure(o *options, contenders ...contender) ([][]float64, error) {
+// returns the seconds that it took to do it once, for each contender.
+func measure(o *options, contenders ...contender) ([]series, error) {
 	runners := make([]runner, len(contenders))
 	counts := make([]int, len(contenders))
 	for i, c := range contenders {
@@ -38,7 +74,7 @@ func measure(o *options, contenders ...contender) ([][]float64, error) {
 			return nil, err
 		}
 	}
-	times := make([][]float64, len(contenders))
+	times := make([]series, len(contenders))
 	order := rand.New(rand.NewPCG(1, 2))
 	for range o.rounds {
 		// Nobody always comes behind the same one: what that has left for the
@@ -46,28 +82,37 @@ func measure(o *options, contenders ...contender) ([][]float64, error) {
 		for _, i := range order.Perm(len(runners)) {
 			runtime.GC() // nobody pays for another's garbage
 			time.Sleep(o.slice / 50)
-			d, err := runners[i].run(counts[i])
+			took, err := runners[i].run(counts[i])
 			if err != nil {
 				return nil, err
 			}
-			times[i] = append(times[i], d.Seconds()/float64(counts[i]))
+			times[i].add(took, counts[i])
 		}
 	}
 	return times, nil
+}
+
+// series are the seconds that something took once, round by round.
+type series struct{ clock, cpu []float64 }
+
+// add adds a round in which it was done n times.
+func (s *series) add(took spent, n int) {
+	s.clock = append(s.clock, took.clock.Seconds()/float64(n))
+	s.cpu = append(s.cpu, took.cpu.Seconds()/float64(n))
 }
 
 // calibrate finds out how often the work is done in the given time. It also
 // warms up.
 func calibrate(r runner, slice time.Duration) (int, error) {
 	for n := r.least; ; {
-		d, err := r.run(n)
+		took, err := r.run(n)
 		if err != nil {
 			return 0, err
 		}
-		if d >= slice/2 {
+		if took.clock >= slice/2 {
 			return n, nil
 		}
-		more := int(float64(n) * min(100, slice.Seconds()/max(d.Seconds(), 1e-9)))
+		more := int(float64(n) * min(100, slice.Seconds()/max(took.clock.Seconds(), 1e-9)))
 		n = max(n, more/r.least*r.least) + r.least
 	}
 }

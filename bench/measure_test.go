@@ -47,9 +47,9 @@ func TestRoundsAreComparedInPairs(t *testing.T) {
 
 func TestCalibrationFillsTheSliceWithAMultiple(t *testing.T) {
 	var calls []int
-	r := runner{least: 16, run: func(n int) (time.Duration, error) {
+	r := runner{least: 16, run: func(n int) (spent, error) {
 		calls = append(calls, n)
-		return time.Duration(n) * time.Microsecond, nil
+		return spent{clock: time.Duration(n) * time.Microsecond}, nil
 	}}
 	n, err := calibrate(r, 10*time.Millisecond)
 	if err != nil || n%16 != 0 || n < 5000 || n > 11000 {
@@ -59,7 +59,7 @@ func TestCalibrationFillsTheSliceWithAMultiple(t *testing.T) {
 
 func TestCalibrationEndsWithAnError(t *testing.T) {
 	broken := errors.New("broken")
-	r := runner{least: 1, run: func(int) (time.Duration, error) { return 0, broken }}
+	r := runner{least: 1, run: func(int) (spent, error) { return spent{}, broken }}
 	if _, err := calibrate(r, time.Second); err != broken {
 		t.Error(err)
 	}
@@ -70,9 +70,9 @@ func TestEachContenderWorksInEachRound(t *testing.T) {
 	var order string
 	of := func(name string) contender {
 		return contender{name, func() (runner, error) {
-			return runner{least: 1, close: func() { order += "." }, run: func(n int) (time.Duration, error) {
+			return runner{least: 1, close: func() { order += "." }, run: func(n int) (spent, error) {
 				order += name
-				return time.Duration(n) * time.Second, nil
+				return spent{time.Duration(n) * time.Second, time.Duration(n) * time.Minute}, nil
 			}}, nil
 		}}
 	}
@@ -86,8 +86,37 @@ func TestEachContenderWorksInEachRound(t *testing.T) {
 		t.Errorf("the order is %s", order)
 	}
 	for _, series := range times {
-		if len(series) != 20 || sampleOf(series) != (sample{1, 1, 1}) {
+		if len(series.clock) != 20 || sampleOf(series.clock) != (sample{1, 1, 1}) || sampleOf(series.cpu) != (sample{60, 60, 60}) {
 			t.Error(series)
 		}
+	}
+}
+
+func TestWhatIsSpentIsTheProcessesTimeWhileItWorks(t *testing.T) {
+	at := time.Hour
+	m := meter(func() (time.Duration, error) { return at, nil })
+	took, err := m.spend(func() error { at += time.Minute; return nil })
+	if err != nil || took.cpu != time.Minute || took.clock > time.Minute {
+		t.Error(took, err)
+	}
+	broken := errors.New("broken")
+	if _, err := m.spend(func() error { return broken }); err != broken {
+		t.Error(err)
+	}
+	if _, err := meter(func() (time.Duration, error) { return 0, broken }).spend(func() error { return nil }); err != broken {
+		t.Error(err)
+	}
+}
+
+// A server process that computes is found to, and one that waits isn't.
+func TestAServerProcessTellsWhatItHasComputed(t *testing.T) {
+	p, err := startProcess(bare, plain)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.stop()
+	took, err := meter(p.cpu).spend(func() error { return send(&p.server, 300, lockStep(small)) })
+	if err != nil || took.cpu < took.clock/100 || took.cpu > 2*took.clock {
+		t.Errorf("300 messages took %v of the server's %v, %v", took.cpu, took.clock, err)
 	}
 }

@@ -94,15 +94,6 @@ func (r *relay) commands(n int, line []byte) error {
 	return nil
 }
 
-// timed makes a runner of what is done n times.
-func timed(f func(n int) error, close func()) runner {
-	return runner{least: 1, close: close, run: func(n int) (time.Duration, error) {
-		start := time.Now()
-		err := f(n)
-		return time.Since(start), err
-	}}
-}
-
 // newRelay relays NOOP.
 func newRelay() (runner, error) {
 	r, err := openRelay(passing)
@@ -135,7 +126,7 @@ func cost(name string, open func() (runner, error), roundTrip dialogue, time, al
 	return work{
 		name:       name,
 		library:    contender{"the library", open},
-		references: []reference{{trip, share, atMost(time)}},
+		references: []reference{{contender: trip, figure: share, goal: atMost(time)}},
 		more: func(_ *options, results []result) ([]result, error) {
 			r, err := open()
 			if err != nil {
@@ -166,7 +157,7 @@ func transactionGrowth(o *options) work {
 			return timed(func(n int) error { return r.commands(n, noopLine) }, func() { r.conn.Close() }), err
 		}}
 	}
-	return work{name: name, library: with(o.large), references: []reference{{with(1), growth, atMost(1.1)}}}
+	return work{name: name, library: with(o.large), references: []reference{{contender: with(1), figure: growth, goal: atMost(1.1)}}}
 }
 
 // connectionGrowth compares a command on a young connection with one on an old
@@ -183,25 +174,25 @@ func connectionGrowth(o *options) work {
 		return timed(func(n int) error { return r.commands(n, noopLine) }, func() { r.conn.Close() }), err
 	}}
 	before := contender{"itself, young", func() (runner, error) {
-		return runner{least: young, close: func() {}, run: func(n int) (time.Duration, error) {
-			var took time.Duration
+		return runner{least: young, close: func() {}, run: func(n int) (spent, error) {
+			var all spent
 			for range n / young {
 				r, err := openRelay(passing)
 				if err != nil {
-					return 0, err
+					return spent{}, err
 				}
-				start := time.Now()
-				err = r.commands(young, noopLine)
-				took += time.Since(start)
+				took, err := meter(own).spend(func() error { return r.commands(young, noopLine) })
 				r.conn.Close()
 				if err != nil {
-					return 0, err
+					return spent{}, err
 				}
+				all.clock += took.clock
+				all.cpu += took.cpu
 			}
-			return took, nil
+			return all, nil
 		}}, nil
 	}}
-	return work{name: name, library: after, references: []reference{{before, growth, atMost(1.1)}}}
+	return work{name: name, library: after, references: []reference{{contender: before, figure: growth, goal: atMost(1.1)}}}
 }
 
 // thousands prints a number as people do.

@@ -17,6 +17,15 @@ type result struct {
 	value     sample // of the figure, round by round
 	goal      goal
 	calls     string // system calls, without and with the hook
+	cpu       *usages
+}
+
+// usages are what the processes that were compared have computed.
+type usages struct {
+	reference, library float64 // medians, in seconds for one piece of work
+	ratio              sample  // reference to library, round by round
+	more               sample  // library less reference, in seconds
+	goal               goal    // of more
 }
 
 // figure is what two measurements are brought down to.
@@ -46,6 +55,8 @@ var (
 		of:    func(library, reference float64) float64 { return library - reference },
 		print: func(v float64) string { return fmt.Sprintf("%+.2f KiB", v/1024) },
 	}
+	// difference is how much longer the library takes, in seconds.
+	difference = figure{of: surplus.of, print: signedDuration}
 	// number is a count that needs no reference.
 	number = figure{
 		of:    func(library, _ float64) float64 { return library },
@@ -70,6 +81,14 @@ func duration(v float64) string {
 	return d.Round(unit).String()
 }
 
+// signedDuration prints more or fewer seconds.
+func signedDuration(v float64) string {
+	if v < 0 {
+		return "-" + duration(-v)
+	}
+	return "+" + duration(v)
+}
+
 // goal is what a figure is wanted to be. The zero goal is none.
 type goal struct {
 	limit float64
@@ -81,26 +100,26 @@ func atLeast(limit float64) goal { return goal{limit: limit, sense: 1} }
 func atMost(limit float64) goal  { return goal{limit: limit, sense: -1} }
 func remark(text string) goal    { return goal{text: text} }
 
-func (r result) wanted() string {
+// wanted tells what is to be reached.
+func (g goal) wanted(f figure) string {
 	switch {
-	case r.goal.text != "":
-		return r.goal.text
-	case r.goal.sense > 0:
-		return ">= " + r.figure.print(r.goal.limit)
-	case r.goal.sense < 0:
-		return "<= " + r.figure.print(r.goal.limit)
+	case g.text != "":
+		return g.text
+	case g.sense > 0:
+		return ">= " + f.print(g.limit)
+	case g.sense < 0:
+		return "<= " + f.print(g.limit)
 	}
 	return ""
 }
 
-// verdict tells whether the goal is reached. It looks at the figure as it is
-// printed, no closer.
-func (r result) verdict() string {
-	if r.goal.sense == 0 {
+// verdict tells whether it is reached. It looks at the figure as it is printed, no
+// closer.
+func (g goal) verdict(f figure, median float64) string {
+	if g.sense == 0 {
 		return ""
 	}
-	if float64(r.goal.sense)*(r.value.median-r.goal.limit) >= 0 ||
-		r.figure.print(r.value.median) == r.figure.print(r.goal.limit) {
+	if float64(g.sense)*(median-g.limit) >= 0 || f.print(median) == f.print(g.limit) {
 		return "reached"
 	}
 	return "not reached"
@@ -121,12 +140,19 @@ func compare(o *options, name string, library contender, references ...reference
 		results = append(results, result{
 			work:      name,
 			against:   ref.name,
-			reference: sampleOf(times[i+1]).median,
-			library:   sampleOf(times[0]).median,
+			reference: sampleOf(times[i+1].clock).median,
+			library:   sampleOf(times[0].clock).median,
 			unit:      duration,
 			figure:    ref.figure,
-			value:     pairwise(times[0], times[i+1], ref.figure.of),
+			value:     pairwise(times[0].clock, times[i+1].clock, ref.figure.of),
 			goal:      ref.goal,
+			cpu: &usages{
+				reference: sampleOf(times[i+1].cpu).median,
+				library:   sampleOf(times[0].cpu).median,
+				ratio:     pairwise(times[0].cpu, times[i+1].cpu, speed.of),
+				more:      pairwise(times[0].cpu, times[i+1].cpu, difference.of),
+				goal:      ref.more,
+			},
 		})
 	}
 	return results, nil
@@ -137,6 +163,7 @@ type reference struct {
 	contender
 	figure figure
 	goal   goal
+	more   goal // of the seconds that are computed more
 }
 
 // counted is a line for a count.

@@ -21,8 +21,13 @@ const (
 	bare       kind = "bare go-smtp"
 	hooked     kind = "hooked go-smtp"
 	chained    kind = "go-smtp behind a chain of 3 hooks"
+	chained10  kind = "go-smtp behind a chain of 10 hooks"
 	echoing    kind = "TCP echo of the same bytes"
 	forwarding kind = "go-smtp forwarding to a second"
+	tunneling  kind = "a TCP proxy before go-smtp"
+
+	bareUntimed   kind = "bare go-smtp without timeouts"
+	hookedUntimed kind = "hooked go-smtp without timeouts"
 
 	observed    kind = "go-smtp with all that looks at it"
 	bareWaiting kind = "bare go-smtp that waits 50 ms"
@@ -70,8 +75,16 @@ func start(k kind, sec security) (*server, error) {
 		go srv.Serve(outer)
 	case hooked:
 		go gosmtp.Serve(srv, outer, &smtpproxy.Proxy{Hook: smtpproxy.HookFunc(pass)})
+	case bareUntimed:
+		srv.ReadTimeout, srv.WriteTimeout = 0, 0
+		go srv.Serve(outer)
+	case hookedUntimed:
+		srv.ReadTimeout, srv.WriteTimeout = 0, 0
+		go gosmtp.Serve(srv, outer, &smtpproxy.Proxy{Hook: smtpproxy.HookFunc(pass)})
 	case chained:
 		go gosmtp.Serve(srv, outer, &smtpproxy.Proxy{Hook: chainOf(3)})
+	case chained10:
+		go gosmtp.Serve(srv, outer, &smtpproxy.Proxy{Hook: chainOf(10)})
 	case bareWaiting:
 		srv.Backend = smtp.BackendFunc(func(*smtp.Conn) (smtp.Session, error) { return slowSink{}, nil })
 		go srv.Serve(outer)
@@ -95,6 +108,14 @@ func start(k kind, sec security) (*server, error) {
 		srv.Backend = forwarder(second.addr)
 		s.stop = func() { srv.Close(); second.stop() }
 		go srv.Serve(outer)
+	case tunneling:
+		second, err := start(bare, plain)
+		if err != nil {
+			l.Close()
+			return nil, err
+		}
+		s.stop = func() { l.Close(); second.stop() }
+		go tunnel(l, second.addr)
 	case echoing:
 		s.stop = func() { l.Close() }
 		go echo(l)
@@ -167,6 +188,29 @@ func (f *forward) Data(r io.Reader) error {
 		return err
 	}
 	return w.Close()
+}
+
+// tunnel carries octets to another server and back: a proxy that looks at nothing.
+func tunnel(l net.Listener, addr string) {
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		go func() {
+			defer c.Close()
+			server, err := net.Dial("tcp", addr)
+			if err != nil {
+				return
+			}
+			defer server.Close()
+			go func() {
+				io.Copy(server, c)
+				server.(*net.TCPConn).CloseWrite()
+			}()
+			io.Copy(c, server)
+		}()
+	}
 }
 
 // echo sends back what it gets, with the calls that a server needs for it.

@@ -60,7 +60,7 @@ func countCalls(strace string, k kind, messages int, message []exchange) (int, e
 	}
 	defer os.RemoveAll(dir)
 	file := filepath.Join(dir, "calls")
-	p, err := startProcess(k, strace, "-f", "-c", "-e", "trace=!"+scheduling, "-o", file)
+	p, err := startProcess(k, plain, strace, "-f", "-c", "-e", "trace=!"+scheduling, "-o", file)
 	if err != nil {
 		return 0, err
 	}

@@ -31,7 +31,7 @@ func table(results []result) string {
 			r.work, r.against, "", r.unit(r.library),
 			r.figure.print(r.value.median),
 			r.figure.print(r.value.low) + " to " + r.figure.print(r.value.high),
-			r.wanted(), r.verdict(),
+			r.goal.wanted(r.figure), r.goal.verdict(r.figure, r.value.median),
 		}
 		if !math.IsNaN(r.reference) {
 			row[2] = r.unit(r.reference)
@@ -43,6 +43,24 @@ func table(results []result) string {
 			row = append(row, r.calls)
 		}
 		rows = append(rows, row)
+	}
+	return align(rows)
+}
+
+// cpuTable renders what the processes have computed, where that was measured.
+func cpuTable(results []result) string {
+	rows := [][]string{{"work", "compared with", "computes", "the library", "ratio", "quartiles", "more", "quartiles", "to reach", ""}, nil}
+	for _, r := range results {
+		if r.cpu == nil {
+			continue
+		}
+		c := r.cpu
+		rows = append(rows, []string{
+			r.work, r.against, duration(c.reference), duration(c.library),
+			ratio(c.ratio.median), ratio(c.ratio.low) + " to " + ratio(c.ratio.high),
+			difference.print(c.more.median), difference.print(c.more.low) + " to " + difference.print(c.more.high),
+			c.goal.wanted(difference), c.goal.verdict(difference, c.more.median),
+		})
 	}
 	return align(rows)
 }

@@ -44,6 +44,26 @@ func TestTheTableHasNoColumnForCallsThatNobodyCounted(t *testing.T) {
 	}
 }
 
+func TestTheTableOfWhatIsComputedHasTheRowsOfWhichThatIsKnown(t *testing.T) {
+	got := cpuTable([]result{
+		{work: "NOOP", against: "bare", cpu: &usages{
+			reference: 9.5e-6, library: 10.1e-6, ratio: sample{0.94, 0.93, 0.95}, more: sample{0.61e-6, 0.5e-6, 0.7e-6}, goal: atMost(0.6e-6),
+		}},
+		{work: "message", against: "bare", cpu: &usages{
+			reference: 58e-6, library: 49e-6, ratio: sample{1.18, 1.1, 1.2}, more: sample{-9e-6, -10e-6, -8e-6},
+		}},
+		counted("allocations", 1, atMost(0)),
+	})
+	const want = `| work    | compared with | computes | the library | ratio | quartiles    | more   | quartiles        | to reach  |             |
+|---------|---------------|----------|-------------|-------|--------------|--------|------------------|-----------|-------------|
+| NOOP    | bare          | 9.5µs    | 10.1µs      | 0.94  | 0.93 to 0.95 | +610ns | +500ns to +700ns | <= +600ns | not reached |
+| message | bare          | 58µs     | 49µs        | 1.18  | 1.10 to 1.20 | -9µs   | -10µs to -8µs    |           |             |
+`
+	if got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}
+
 func TestVerdict(t *testing.T) {
 	rows := []struct {
 		goal   goal
@@ -60,9 +80,8 @@ func TestVerdict(t *testing.T) {
 		{goal{}, 1, ""},
 	}
 	for _, row := range rows {
-		r := result{figure: speed, value: sample{median: row.median}, goal: row.goal}
-		if got := r.verdict(); got != row.want {
-			t.Errorf("%v to be %s: got %q, want %q", row.median, r.wanted(), got, row.want)
+		if got := row.goal.verdict(speed, row.median); got != row.want {
+			t.Errorf("%v to be %s: got %q, want %q", row.median, row.goal.wanted(speed), got, row.want)
 		}
 	}
 }

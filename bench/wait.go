@@ -44,11 +44,11 @@ func (slowSink) Reset() { time.Sleep(wait) }
 func waitWork(o *options, k kind) work {
 	n := within(o, o.waiting)
 	name := fmt.Sprintf("%s connections, %s", thousands(n), k)
-	d := dialogue{conns: n, steps: []exchange{lines(1, "RSET")}}
+	d := dialogue{conns: n, turns: 5, steps: []exchange{lines(1, "RSET")}}
 	return work{
 		name:       name,
-		library:    d.withProcess(k),
-		references: []reference{{d.withProcess(bareWaiting), growth, atMost(1.05)}},
+		library:    d.with(k),
+		references: []reference{{contender: d.with(bareWaiting), figure: growth, goal: atMost(1.05)}},
 		more: func(_ *options, results []result) ([]result, error) {
 			goroutines, err := waitingGoroutines(d, k, n)
 			return append(results, counted(name+": goroutines of each", goroutines, remark("-"))), err
@@ -59,7 +59,7 @@ func waitWork(o *options, k kind) work {
 // waitingGoroutines returns how many goroutines a server has for each connection while all
 // hooks wait.
 func waitingGoroutines(d dialogue, k kind, n int) (float64, error) {
-	p, err := startProcess(k)
+	p, err := startProcess(k, plain)
 	if err != nil {
 		return 0, err
 	}
@@ -76,8 +76,7 @@ func waitingGoroutines(d dialogue, k kind, n int) (float64, error) {
 	most := 0.0
 	done := make(chan error, 1)
 	go func() {
-		_, err := d.lead(all, 20*n)
-		done <- err
+		done <- d.lead(all, 20*n)
 	}()
 	for {
 		select {

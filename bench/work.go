@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"sync"
-	"time"
 
 	"github.com/seed3262c777/smtpproxy"
 )
@@ -36,19 +35,22 @@ const mebi = 1 << 20
 // workList is all there is to do, in the table's order.
 func workList(o *options) []work {
 	noop := dialogue{steps: []exchange{lines(1, "NOOP")}}
+	among16 := dialogue{conns: 16, steps: noop.steps}
 	message := dialogue{conns: 16, steps: lockStep(small)}
 	session := dialogue{fresh: true, steps: lockStep(small)}
 	bulk := pipelined(1, o.bulk*mebi)
 	size := fmt.Sprintf("%d MiB", o.bulk)
 	list := []work{
 		control(noop),
-		noop.against("lock-step NOOP, one connection", atLeast(0.98), echoing, forwarding),
-		message.against("lock-step message, 16 connections", atLeast(0.98), echoing, forwarding).withCalls(message.steps),
-		session.against("session: connect, EHLO, message, QUIT", atLeast(1), echoing, forwarding),
+		noop.against("lock-step NOOP, one connection", atLeast(0.98), echoing, forwarding, tunneling),
+		message.against("lock-step message, 16 connections", atLeast(0.98), echoing, forwarding, tunneling).withCalls(message.steps),
+		session.against("session: connect, EHLO, message, QUIT", atLeast(1), echoing, forwarding, tunneling),
+		among16.inPlace("lock-step NOOP, 16 connections without timeouts", atMost(0.6e-6)),
+		message.inPlace("lock-step message, 16 connections without timeouts", atMost(4*0.6e-6)),
 		dialogue{steps: pipelined(1, small)}.against("pipelined message, 1 recipient", atLeast(1.1)),
 		dialogue{steps: pipelined(10, small)}.against("pipelined message, 10 recipients", atLeast(1.5)).withCalls(pipelined(10, small)),
-		dialogue{steps: pipelined(100, small)}.against("pipelined message, 100 recipients", atLeast(2.1)),
-		dialogue{steps: repeated("RSET", 100)}.against("100 pipelined RSET", atLeast(3.8)),
+		dialogue{steps: pipelined(100, small)}.against("pipelined message, 100 recipients", atLeast(2)),
+		dialogue{steps: repeated("RSET", 100)}.against("100 pipelined RSET", atLeast(3)),
 		dialogue{steps: bulk}.against("DATA, "+size, atLeast(1)),
 		dialogue{security: implicitTLS, steps: bulk}.against("DATA, "+size+", inside TLS", atLeast(1)),
 		dialogue{steps: chunked(o.bulk, mebi)}.against("BDAT, "+size+" in chunks of 1 MiB", atLeast(0.95)),
@@ -80,6 +82,7 @@ func workList(o *options) []work {
 // dialogue is what clients say to a server.
 type dialogue struct {
 	conns    int  // that say it at the same time; 0 is 1
+	turns    int  // that each of them takes at least; 0 is 1
 	fresh    bool // on a new connection each time
 	security security
 	steps    []exchange
@@ -88,15 +91,22 @@ type dialogue struct {
 // against compares the library with bare go-smtp, and with others without a
 // goal.
 func (d dialogue) against(name string, g goal, others ...kind) work {
-	w := work{name: name, library: d.with(hooked), references: []reference{{d.with(bare), speed, g}}}
+	w := work{name: name, library: d.with(hooked), references: []reference{{contender: d.with(bare), figure: speed, goal: g}}}
 	for _, k := range others {
 		text := "-"
 		if k == echoing {
 			text = "the floor"
 		}
-		w.references = append(w.references, reference{d.with(k), speed, remark(text)})
+		w.references = append(w.references, reference{contender: d.with(k), figure: speed, goal: remark(text)})
 	}
 	return w
+}
+
+// inPlace compares what a server computes for the dialogue with what it computes without
+// the library, where neither has timeouts: a bare server would pay for the socket's deadlines
+// with more than the library takes, and hide it.
+func (d dialogue) inPlace(name string, more goal) work {
+	return work{name: name, library: d.with(hookedUntimed), references: []reference{{d.with(bareUntimed), speed, goal{}, more}}}
 }
 
 // control compares bare go-smtp with itself: what differs there is the noise.
@@ -106,38 +116,38 @@ func control(d dialogue) work {
 	return work{
 		name:       "control: lock-step NOOP, bare go-smtp",
 		library:    d.with(bare),
-		references: []reference{{another, speed, remark("the noise")}},
+		references: []reference{{contender: another, figure: speed, goal: remark("the noise")}},
 	}
 }
 
-// with is a server of its own that the dialogue is led with.
+// with is a server, in a process of its own, that the dialogue is led with.
 func (d dialogue) with(k kind) contender {
 	return contender{string(k), func() (runner, error) {
-		s, err := start(k, d.security)
+		p, err := startProcess(k, d.security)
 		if err != nil {
 			return runner{}, err
 		}
-		return d.runner(s), nil
+		return d.runner(p), nil
 	}}
 }
 
 // runner leads the dialogue with a server, which it stops when it is closed.
-func (d dialogue) runner(s *server) runner {
+func (d dialogue) runner(p *process) runner {
 	if d.fresh {
-		return runner{least: 1, close: s.stop, run: func(n int) (time.Duration, error) { return d.sessions(s, n) }}
+		return meter(p.cpu).runner(func(n int) error { return d.sessions(&p.server, n) }, p.stop)
 	}
-	return runner{least: max(1, d.conns), close: s.stop, run: func(n int) (time.Duration, error) {
+	return runner{least: max(1, d.conns) * max(1, d.turns), close: p.stop, run: func(n int) (spent, error) {
 		// How fast a TCP connection is, is a matter of luck too. So a round
 		// has connections of its own.
-		clients, err := d.connect(s)
+		clients, err := d.connect(&p.server)
 		defer clients.abort()
 		if err != nil {
-			return 0, err
+			return spent{}, err
 		}
-		if _, err := d.lead(clients, len(clients)); err != nil { // the first turn is dearer
-			return 0, err
+		if err := d.lead(clients, len(clients)); err != nil { // the first turn is dearer
+			return spent{}, err
 		}
-		return d.lead(clients, n)
+		return meter(p.cpu).spend(func() error { return d.lead(clients, n) })
 	}}
 }
 
@@ -165,7 +175,7 @@ func (d dialogue) connect(s *server) (clients, error) {
 }
 
 // lead leads the dialogue n times, shared by all clients.
-func (d dialogue) lead(clients clients, n int) (time.Duration, error) {
+func (d dialogue) lead(clients clients, n int) error {
 	errs := make(chan error, len(clients))
 	var begin, done sync.WaitGroup
 	begin.Add(1)
@@ -180,27 +190,24 @@ func (d dialogue) lead(clients clients, n int) (time.Duration, error) {
 			}
 		})
 	}
-	start := time.Now()
 	begin.Done()
 	done.Wait()
-	took := time.Since(start)
 	select {
 	case err := <-errs:
-		return took, err
+		return err
 	default:
-		return took, nil
+		return nil
 	}
 }
 
 // sessions leads the dialogue n times, on a connection of its own each time.
-func (d dialogue) sessions(s *server, n int) (time.Duration, error) {
-	start := time.Now()
+func (d dialogue) sessions(s *server, n int) error {
 	for range n {
 		if err := d.session(s); err != nil {
-			return 0, err
+			return err
 		}
 	}
-	return time.Since(start), nil
+	return nil
 }
 
 func (d dialogue) session(s *server) error {

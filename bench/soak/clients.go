@@ -12,6 +12,8 @@ import (
 	"runtime"
 	"sync"
 	"time"
+
+	"github.com/seed3262c777/smtpproxy/bench/internal/rusage"
 )
 
 // orders are what the process of the clients is told.
@@ -232,7 +234,7 @@ func (t *tally) take() news {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	n := t.pending
-	n.Connected, n.CPU = t.open, cpuTime()
+	n.Connected, n.CPU = t.open, rusage.CPUTime()
 	t.pending = news{Counts: make(map[string]int)}
 	return n
 }

@@ -8,6 +8,8 @@ import (
 	"net"
 	"os"
 	"time"
+
+	"github.com/seed3262c777/smtpproxy/bench/internal/rusage"
 )
 
 // options tell how much is done.
@@ -30,7 +32,7 @@ type options struct {
 func run(o *options) (*report, error) {
 	// Some more than a descriptor for each connection: those that are just
 	// closed, the listeners, the pipes.
-	if need, most := o.conns+o.conns/10+100, openFiles(); most < need {
+	if need, most := o.conns+o.conns/10+100, rusage.OpenFiles(); most < need {
 		return nil, fmt.Errorf("%d connections need %d open files, and the limit is %d: raise it (ulimit -n), or use fewer -conns", o.conns, need, most)
 	}
 	if err := warmUp(); err != nil {
@@ -43,9 +45,9 @@ func run(o *options) (*report, error) {
 	if err != nil {
 		return nil, err
 	}
-	cpu := cpuTime()
+	cpu := rusage.CPUTime()
 	err = r.lead(s, start)
-	r.serverCPU = cpuTime() - cpu
+	r.serverCPU = rusage.CPUTime() - cpu
 	r.took = time.Since(start)
 	r.logged = s.log.all()
 

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/seed3262c777/smtpproxy/bench/internal/rusage"
 )
 
 func TestMain(m *testing.M) {
@@ -69,8 +71,8 @@ func TestAnOctetThatDiffersIsNoticed(t *testing.T) {
 }
 
 func TestALimitThatIsTooLowIsTold(t *testing.T) {
-	o := options{conns: openFiles() + 1, log: io.Discard}
-	if openFiles() > 1<<30 {
+	o := options{conns: rusage.OpenFiles() + 1, log: io.Discard}
+	if rusage.OpenFiles() > 1<<30 {
 		// As on Windows: run has nothing to refuse there.
 		t.Skip("no limit of open files on this system, so none is too low")
 	}

@@ -1,6 +1,7 @@
 //go:build unix
 
-package main
+// Package rusage tells what a process uses of its machine, and may use.
+package rusage
 
 import (
 	"math"
@@ -8,9 +9,9 @@ import (
 	"time"
 )
 
-// openFiles returns how many files a process may have open. The runtime has
+// OpenFiles returns how many files a process may have open. The runtime has
 // raised the soft limit to the hard one already.
-func openFiles() int {
+func OpenFiles() int {
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
 		return 1024
@@ -18,8 +19,9 @@ func openFiles() int {
 	return int(min(limit.Cur, math.MaxInt32))
 }
 
-// cpuTime returns the time that this process has computed so far.
-func cpuTime() time.Duration {
+// CPUTime returns the time that this process has computed so far, in its own code
+// and in the kernel.
+func CPUTime() time.Duration {
 	var u syscall.Rusage
 	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
 		return 0
