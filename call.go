@@ -32,7 +32,11 @@ func (s *Session) ask(ctx context.Context, q *call, d *decision) {
 		if unasked := !q.route.asked(int(q.at)); s.state.unasked.Load() != unasked {
 			s.state.unasked.Store(unasked)
 		}
-		s.conclude(ctx, c, q, d, s.callHook(ctx, c, q))
+		// Nothing returned is Pass, which changes nothing, but for an answer to the hook's own
+		// challenge, which nobody may pass.
+		if o := s.callHook(ctx, c, q); o.decision != nil || o.failure != nil || q.own || q.links.probe != nil {
+			s.conclude(ctx, c, q, d, o)
+		}
 	}
 	q.looked = !s.endContext(ctx, c)
 	q.returned = true
@@ -50,7 +54,8 @@ type outcome struct {
 	failure  *Failure
 }
 
-// conclude makes d of what the call of a hook came to.
+// conclude makes d of what the call of a hook came to, if that is more than a Pass of the line as it
+// is.
 //
 //go:noinline
 func (s *Session) conclude(ctx context.Context, c *Context, q *call, d *decision, o outcome) {
@@ -128,7 +133,7 @@ func (s *Session) callHook(ctx context.Context, c *Context, q *call) (o outcome)
 	return o
 }
 
-// views makes conn and txn what a hook sees now.
+// views makes conn and txn, which must be zero, what a hook sees now.
 func (s *Session) views(conn *Connection, txn *Transaction) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -293,10 +298,16 @@ func (s *Session) endContext(ctx context.Context, c *Context) (unused bool) {
 // endOf returns how a Context ends that was made from ctx: a call that has been given up
 // may still look why.
 func (s *Session) endOf(ctx context.Context) *standard {
-	if s.cfg.HookTimeout > 0 {
-		if cause := context.Cause(ctx); cause != nil {
-			return endedBy(cause)
-		}
+	if s.cfg.HookTimeout <= 0 {
+		return calledOff
+	}
+	return endLike(ctx)
+}
+
+// endLike returns the end of a Context that has ended as ctx has, calledOff if that hasn't.
+func endLike(ctx context.Context) *standard {
+	if cause := context.Cause(ctx); cause != nil {
+		return endedBy(cause)
 	}
 	return calledOff
 }

@@ -158,10 +158,9 @@ func (c *Connection) facts() facts {
 	return f
 }
 
-// view makes c the Connection, as a hook sees it, but for the server's ID and the
-// client's host name.
+// view makes c, which must be zero, the Connection, as a hook sees it, but for the server's
+// ID and the client's host name.
 func (f *facts) view(c *Connection) {
-	*c = Connection{}
 	c.ID = f.id
 	c.Peer = f.peer()
 	c.RemoteIP, c.RemotePort, c.LocalIP, c.LocalPort = f.remoteIP, f.remotePort, f.localIP, f.localPort

@@ -31,7 +31,7 @@ func (f *contentFromClient) Read(p []byte) (int, error) {
 	return f.client.ReadPaced(p, f.s.cfg.MinDataRate)
 }
 
-// fill reads once from the client, in bulk.
+// fill reads once from the client, in bulk, what nobody wants.
 func (c *conn) fill() {
 	c.flush()
 	c.in.ahead.Reserve(min(buffer.Large, c.s.cfg.readAhead))
@@ -39,19 +39,17 @@ func (c *conn) fill() {
 }
 
 // relayContent gives the server a piece of message content, up to the next
-// place where it could see its end.
-func (c *conn) relayContent(p []byte) (int, error) {
-	for {
-		held := c.in.ahead.Held()
-		n, stop := c.in.content.dialects.Next(held, c.s.cfg.piece(held, len(p)))
-		if n > 0 {
-			return c.handContent(p, held, n, stop), nil
-		}
-		if c.in.err != nil {
-			return 0, c.contentError()
-		}
-		c.fill()
+// place where it could see its end. reads tells that there is none yet.
+func (c *conn) relayContent(p []byte) (n int, reads bool, err error) {
+	held := c.in.ahead.Held()
+	n, stop := c.in.content.dialects.Next(held, c.s.cfg.piece(held, len(p)))
+	switch {
+	case n > 0:
+		return c.handContent(p, held, n, stop), false, nil
+	case c.in.err != nil:
+		return 0, false, c.contentError()
 	}
+	return 0, true, nil
 }
 
 // piece returns how much of held the server may get at once, at most. Some servers

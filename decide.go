@@ -129,7 +129,9 @@ func (s *Session) decide(ctx context.Context, line string, d *decision) {
 		}
 		began := s.now()
 		s.ask(ctx, &q, d)
-		s.waitFor(&q, d.conn, began)
+		if q.delay > 0 || q.looked || !began.IsZero() {
+			s.waitFor(&q, d.conn, began)
+		}
 	default:
 		d.pass.Command = line
 	}
@@ -179,12 +181,14 @@ func (s *Session) beginCall(q *call, client *conn) {
 	if q.cmd.secret {
 		name = ""
 	}
-	s.watched().command(name)
 	if q.asksHook {
 		q.unknown = !s.who.isKnown()
 		s.txn.name() // so that views, for which the stack has less room, needn't
 	}
-	s.talked().begin(q, s.txn)
+	if s.more != nil {
+		s.watched().command(name)
+		s.talked().begin(q, s.txn)
+	}
 	s.copies, s.mustReset = 1, false
 }
 
@@ -220,7 +224,9 @@ func (s *Session) settle(q *call, d *decision) {
 	case restart:
 		s.restarts(d.reply.Restart, true)
 	}
-	s.noteDecided(q, d)
+	if s.more != nil {
+		s.noteDecided(q, d)
+	}
 }
 
 // pass completes settle for a line that the hook has passed.

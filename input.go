@@ -7,7 +7,7 @@ import (
 	"sync"
 
 	"github.com/seed3262c777/smtpproxy/internal/buffer"
-	"github.com/seed3262c777/smtpproxy/internal/timed"
+	"github.com/seed3262c777/smtpproxy/internal/dialogue"
 )
 
 // input is what the client sends: lines, content, and what is dropped of both.
@@ -42,7 +42,7 @@ func (in *input) cutLine(held []byte, inP bool, limit int) (line string, ok bool
 	case i < 0:
 		return "", false, nil
 	}
-	line = string(bytes.TrimSuffix(held[:i], []byte("\r")))
+	line = dialogue.LineOf(bytes.TrimSuffix(held[:i], []byte("\r")))
 	if inP {
 		in.ahead.Put(held[i+1:])
 	} else {
@@ -75,20 +75,23 @@ func (in *input) hasLine() bool { return bytes.IndexByte(in.ahead.Held(), '\n') 
 // minRead is for how many octets a read from the client has room, at least.
 const minRead = 512
 
-// receive reads once from the client, and returns what there is then. While nothing
-// is held, the server's own slice serves to read into, so that nothing has to
-// be kept for a client that is silent, and a line that comes alone isn't copied.
-// Otherwise in.ahead has it, with room for at least size octets.
-func (in *input) receive(client *timed.Conn, p []byte, size, readAhead int) (held []byte, inP bool) {
-	if in.ahead.Len() > 0 || len(p) < minRead {
-		in.ahead.Reserve(max(size, min(2*in.ahead.Len(), buffer.Small), minRead))
-		in.err = in.ahead.Fill(client, max(size, readAhead))
-		return in.ahead.Held(), false
+// isEmpty tells whether nothing is held, and more may come.
+func (in *input) isEmpty() bool { return in.ahead.Len() == 0 && in.err == nil }
+
+// room returns what the client is read into next: the server's own slice, p, or room in in.ahead.
+func (in *input) room(p []byte, state dialogue.State, l *limits) (room []byte, inP bool) {
+	if state.IsContent() { // it comes in bulk, as in fill
+		in.ahead.Reserve(min(buffer.Large, l.readAhead))
+		return in.ahead.Room(l.readAhead), false
 	}
-	p = p[:min(len(p), readAhead)]
-	var n int
-	n, in.err = client.Read(p)
-	return p[:n], true
+	// While nothing is held, the server's slice serves for a line, so that nothing has to be kept
+	// for a client that is silent, and a line that comes alone isn't copied.
+	if in.ahead.Len() == 0 && len(p) >= minRead {
+		return p[:min(len(p), l.readAhead)], true
+	}
+	size := min(in.ahead.Len()+1, l.lineLimit(state.IsSASL()))
+	in.ahead.Reserve(max(size, min(2*in.ahead.Len(), buffer.Small), minRead))
+	return in.ahead.Room(max(size, l.readAhead)), false
 }
 
 // readError returns the error of the client's connection, when all that was

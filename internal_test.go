@@ -62,7 +62,7 @@ func TestAReplyThatHasBegunBeforeTheRCPTCommandIsOutOfStep(t *testing.T) {
 	s := newSession(new(Proxy).config(), facts{}, "", (&Transaction{Active: true}).known(), true)
 	s.Replied(220)
 	s.mu.Lock()
-	accepted := s.accepts(250)
+	accepted := s.accepts(250, new(Recipient))
 	s.mu.Unlock()
 	s.Command(t.Context(), "RCPT TO:<c@d>")
 	s.mu.Lock()

@@ -107,7 +107,13 @@ func (c *config) warn(w warning) {
 
 // logWarnings logs what warn has noted, once.
 func (c *config) logWarnings() {
-	if !c.news.Load() || !c.news.Swap(false) {
+	if c.news.Load() {
+		c.logNews()
+	}
+}
+
+func (c *config) logNews() {
+	if !c.news.Swap(false) {
 		return
 	}
 	for w := range c.warned {

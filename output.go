@@ -1,7 +1,6 @@
 package smtpproxy
 
 import (
-	"net"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -46,38 +45,32 @@ func (o *output) next(b []byte, limit int) (reply []byte, code int, err error) {
 	return nil, 0, nil
 }
 
-// send writes a reply to the client, or holds it, so that the replies to a group of
-// commands leave together.
-func (o *output) send(client *timed.Conn, reply []byte, hold bool) (err error) {
-	if hold && o.held.Len()+len(reply) <= maxHeld {
+// add adds a reply, and returns what is to be written to the client now: it, and what was held
+// before it, since the replies to a group of commands leave together. It returns nothing if the
+// reply is held, too, and behind one that couldn't be written: the client would take the next one
+// for it, or for its end. No reply is what is held alone. written follows the write.
+func (o *output) add(reply []byte, hold bool) []byte {
+	switch {
+	case o.failed:
+		return nil
+	case hold && o.held.Len()+len(reply) <= maxHeld:
 		o.held.Put(reply)
 		o.holds.Store(true)
 		return nil
-	}
-	if o.held.Len() == 0 {
-		return o.write(client, reply)
+	case o.held.Len() == 0:
+		return reply
 	}
 	o.held.Put(reply)
-	return o.sendHeld(client)
+	return o.held.Held()
 }
 
-// sendHeld sends what is held.
-func (o *output) sendHeld(client *timed.Conn) error {
-	err := o.write(client, o.held.Held())
-	o.held.Release()
-	o.holds.Store(false)
-	return err
-}
-
-// write sends b to the client. Behind a reply that can't be sent comes none: the next
-// one would be taken for it, or for its end.
-func (o *output) write(client *timed.Conn, b []byte) error {
-	if o.failed {
-		return net.ErrClosed
-	}
-	_, err := client.Write(b)
+// written notes that what add has returned was written, or couldn't be.
+func (o *output) written(err error) {
 	o.failed = err != nil
-	return err
+	if o.held.Len() > 0 {
+		o.held.Release()
+		o.holds.Store(false)
+	}
 }
 
 // close sends the last word, if that takes no time to speak of: what is held, and, if

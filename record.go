@@ -17,14 +17,18 @@ import (
 // replied lets a reply of the server's move the session; accepted is what accepts
 // returned, size what list did. Its caller holds s.mu.
 func (s *Session) replied(code int, accepted *Recipient, size int64) (step dialogue.Step) {
-	w, was, message := s.watched(), s.m.State(), s.m.IsMessage()
+	was, message := s.m.State(), s.m.IsMessage()
 	if s.m.WantsRecipient() && code/100 == 2 && accepted == nil {
 		step = s.m.LoseStep() // the reply has begun before the command was there
 	} else {
 		step = s.m.Replied(dialogue.Reply{Code: code, Size: size, NoMechanism: s.exchange == nil})
 	}
-	w.replied(code, was, message, &s.m, step.News)
-	s.record(step.News, accepted)
+	if s.more != nil {
+		s.watched().replied(code, was, message, &s.m, step.News)
+	}
+	if step.News != dialogue.NoNews || s.line != "" || s.exchange != nil {
+		s.record(step.News, accepted)
+	}
 	s.moved(false)
 	return step
 }
@@ -88,13 +92,13 @@ func (s *Session) startedTLS(t TLS) {
 	s.startAfresh()
 }
 
-// accepts returns the recipient that a reply with the code accepts, nil if it
-// doesn't. Its caller holds s.mu, which it lets go while it calls Proxy.TransportID.
-func (s *Session) accepts(code int) *Recipient {
+// accepts makes r, which must be zero, the recipient that a reply with the code accepts, and returns
+// it, nil if the reply accepts none. Its caller holds s.mu, which it lets go while it calls
+// Proxy.TransportID.
+func (s *Session) accepts(code int, r *Recipient) *Recipient {
 	if !s.m.WantsRecipient() || code/100 != 2 {
 		return nil
 	}
-	r := new(Recipient)
 	path, params, unparsed := address.Rcpt(s.line)
 	r.Address, r.Recipient = Address{path.Local, path.Domain}, path.Mailbox
 	r.Params, r.Unparsed = Params{params}, unparsed

@@ -14,7 +14,9 @@ import (
 // This file takes one line after the other from the client to the hook and the server: it
 // asks the machine what is next, does it, and tells the machine what came of it.
 
-// relay is Read, for one caller at a time.
+// relay is Read, for one caller at a time. Lines, and content after 354, are read from here, with as
+// few calls in between as can be: a system call makes each return behind it dearer, since the kernel's own calls
+// take the place of what the processor remembers of where returns lead.
 func (c *conn) relay(p []byte) (n int, err error) {
 	if c.in.rest.Len() > 0 && c.handsRest() {
 		return c.takeRest(p), nil
@@ -26,7 +28,30 @@ func (c *conn) relay(p []byte) (n int, err error) {
 		if err := c.beginReading(); err != nil {
 			return 0, io.EOF
 		}
-		if n, err = c.relayNext(p, begins); n > 0 {
+		state, handedOver := c.next(begins)
+		if handedOver {
+			return 0, io.EOF
+		}
+		k, reads := 0, state.IsRead() && c.in.isEmpty() // k octets were read into p
+		for {
+			if reads {
+				c.flush()
+				room, inP := c.in.room(p, state, &c.s.cfg.limits)
+				if state.IsContent() {
+					k, c.in.err = c.client.ReadPaced(room, c.s.cfg.MinDataRate)
+				} else {
+					k, c.in.err = c.client.Read(room)
+				}
+				if !inP {
+					c.in.ahead.Filled(k)
+					k = 0
+				}
+			}
+			if n, reads, err = c.relayNext(p, k, state); !reads {
+				break
+			}
+		}
+		if n > 0 {
 			return n, nil
 		}
 		if err != nil && !(errors.Is(err, os.ErrDeadlineExceeded) && c.hasEnded()) {
@@ -38,33 +63,27 @@ func (c *conn) relay(p []byte) (n int, err error) {
 }
 
 // relayNext does what the dialogue is at. It returns 0 and no error if there was
-// nothing for the server. begins tells that a Read has just begun.
-func (c *conn) relayNext(p []byte, begins bool) (n int, err error) {
-	state, handedOver := c.next(begins)
-	if handedOver {
-		return 0, io.EOF
+// nothing for the server. reads tells that it goes on when more has been read from the
+// client: k octets into p, or else into in.ahead (see input.room).
+func (c *conn) relayNext(p []byte, k int, state dialogue.State) (n int, reads bool, err error) {
+	switch {
+	case state.AwaitsLine():
+		var line string
+		var ok bool
+		if line, ok, reads, err = c.nextLine(p[:k], state); ok {
+			n = c.relayLine(p, line, state)
+		}
+		return n, reads, err
+	case state.IsContent():
+		return c.relayContent(p)
 	}
+	n, err = c.relayRest(p, state)
+	return n, false, err
+}
+
+// relayRest is relayNext where nothing of what comes next has to be read, or not by relay.
+func (c *conn) relayRest(p []byte, state dialogue.State) (n int, err error) {
 	switch state {
-	case dialogue.Command, dialogue.Response, dialogue.OwnResponse:
-		line, ok, err := c.nextLine(p, state)
-		if ok {
-			return c.relayLine(p, line), nil
-		}
-		return 0, err
-	case dialogue.StrayResponse:
-		_, ok, err := c.nextLine(p, state)
-		if ok {
-			// The server might take it for a command, which the hook
-			// wasn't shown.
-			c.hangUp(dialogue.SASLGivenUp)
-		}
-		return 0, err
-	case dialogue.Postponed:
-		line, ok, err := c.nextLine(p, state)
-		if ok {
-			c.answerPostponed(line)
-		}
-		return 0, err
 	case dialogue.Reset:
 		return c.handMAIL(p), nil
 	case dialogue.Handover:
@@ -73,8 +92,6 @@ func (c *conn) relayNext(p []byte, begins bool) (n int, err error) {
 		c.out.writing.Lock()
 		c.out.writing.Unlock()
 		return 0, nil
-	case dialogue.Content, dialogue.ReadOn, dialogue.Surplus:
-		return c.relayContent(p)
 	case dialogue.Chunk:
 		return c.relayChunk(p)
 	case dialogue.DropChunk:
@@ -123,46 +140,56 @@ func (c *conn) next(begins bool) (state dialogue.State, handedOver bool) {
 	return state, false
 }
 
-// nextLine returns the client's next line, and whether there is one. It may use p to
-// read into.
-func (c *conn) nextLine(p []byte, state dialogue.State) (line string, ok bool, err error) {
-	limit := c.s.cfg.lineLimit(state.IsSASL())
-	held, inP := c.in.ahead.Held(), false
-	for {
-		line, ok, err = c.in.cutLine(held, inP, limit)
-		switch {
-		case ok:
-			if c.client.HasReadBound() {
-				c.client.SetReadBound(0)
-			}
-			return line, true, nil
-		case err == errClientHello:
-			c.hangUp(dialogue.TLSUnasked)
-			return "", false, nil
-		case err == errLineTooLong:
-			c.hangUp(dialogue.TooLong)
-			return "", false, nil
-		case inP:
-			c.in.ahead.Put(held)
-		}
-		switch {
-		case c.in.err == timed.ErrTooSlow:
-			c.hangUp(dialogue.TooSlow)
-			return "", false, nil
-		case c.in.err != nil:
-			// An unfinished line is no command.
-			return "", false, c.in.readError()
-		case len(held) > 0 && !c.client.HasReadBound() && c.s.cfg.CommandTimeout > 0:
-			c.client.SetReadBound(timed.FromNow(c.s.cfg.CommandTimeout))
-		}
-		c.flush()
-		held, inP = c.in.receive(&c.client, p, min(len(held)+1, limit), c.s.cfg.readAhead)
+// nextLine returns the client's next line, and whether there is one; got is what has just been
+// read into the server's own slice. reads tells that more has to be read first.
+func (c *conn) nextLine(got []byte, state dialogue.State) (line string, ok, reads bool, err error) {
+	held, inP := got, len(got) > 0
+	if !inP {
+		held = c.in.ahead.Held()
 	}
+	if len(held) > 0 {
+		line, ok, err = c.in.cutLine(held, inP, c.s.cfg.lineLimit(state.IsSASL()))
+	}
+	switch {
+	case ok:
+		if c.client.HasReadBound() {
+			c.client.SetReadBound(0)
+		}
+		return line, true, false, nil
+	case err == errClientHello:
+		c.hangUp(dialogue.TLSUnasked)
+		return "", false, false, nil
+	case err == errLineTooLong:
+		c.hangUp(dialogue.TooLong)
+		return "", false, false, nil
+	case inP:
+		c.in.ahead.Put(held)
+	}
+	switch {
+	case c.in.err == timed.ErrTooSlow:
+		c.hangUp(dialogue.TooSlow)
+		return "", false, false, nil
+	case c.in.err != nil:
+		// An unfinished line is no command.
+		return "", false, false, c.in.readError()
+	case len(held) > 0 && !c.client.HasReadBound() && c.s.cfg.CommandTimeout > 0:
+		c.client.SetReadBound(timed.FromNow(c.s.cfg.CommandTimeout))
+	}
+	return "", false, true, nil
 }
 
 // relayLine takes the client's line to the hook, and to the server what the
 // hook passes. It returns 0 if there was nothing for the server.
-func (c *conn) relayLine(p []byte, line string) int {
+func (c *conn) relayLine(p []byte, line string, state dialogue.State) int {
+	switch state {
+	case dialogue.StrayResponse:
+		// The server might take it for a command, which the hook wasn't shown.
+		c.hangUp(dialogue.SASLGivenUp)
+		return 0
+	case dialogue.Postponed:
+		c.answerPostponed(line)
+		return 0
+	}
 	d := decision{conn: c, behind: c.in.behind()}
 	c.s.decide(c.s.ctx, line, &d)
 	switch d.kind {

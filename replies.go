@@ -41,17 +41,26 @@ func (c *conn) relayReplies(p []byte) (waits bool, err error) {
 			return waits, nil
 		}
 		p = p[len(reply):]
-		step, reply, v, mustWait, wakes := c.moveByReply(code, reply, c.list(code, reply))
+		step, sent, v, mustWait, wakes := c.moveByReply(code, reply, nil)
+		if sent == nil {
+			step, sent, v, mustWait, wakes = c.moveByReply(code, reply, c.list(code, reply))
+		}
 		waits = mustWait
 		switch step.Fate {
 		case dialogue.LoseStep:
 			err = c.loseStep(dialogue.OutOfStep)
 		case dialogue.Keep, dialogue.Postpone:
-			c.out.kept.Put(reply)
+			c.out.kept.Put(sent)
 		case dialogue.Forward:
-			c.sendKeptHere(true, false)
-			c.show(v, reply)
-			err = c.sendShown(v, reply, step.Hold, false)
+			if c.out.kept.Len() > 0 {
+				c.sendKeptHere(true, false)
+			}
+			if v == nil {
+				err = c.send(sent, step.Hold)
+				break
+			}
+			c.show(v, sent)
+			err = c.sendShown(v, sent, step.Hold, false)
 		}
 		if wakes {
 			c.wakeReader()
@@ -69,6 +78,9 @@ func (c *conn) takesReplies() (takes bool, err error) {
 		return false, net.ErrClosed
 	case c.client.IsDetached():
 		return false, nil
+	}
+	if c.client.Begun() {
+		return true, nil
 	}
 	if err := c.begin(false); err != nil {
 		return false, err
@@ -89,13 +101,14 @@ func (c *conn) wakeReader() {
 	c.wakeRead()
 }
 
-// list returns what becomes of the keywords in a reply, nil if it is none to HELO, EHLO or LHLO.
+// list returns what becomes of the keywords in a reply to HELO, EHLO or LHLO; nothing if it has
+// turned out to be none, since the connection is closed.
 func (c *conn) list(code int, reply []byte) *listing {
 	s := c.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.m.Greets() {
-		return nil
+		return new(listing)
 	}
 	asks := len(s.links().keywords) > 0
 	if asks { // who waits for a held reply doesn't wait for the hook
@@ -116,32 +129,37 @@ func (c *conn) list(code int, reply []byte) *listing {
 	return &list
 }
 
-// moveByReply lets a reply of the server's move the machine; list is what c.list returned. It
-// returns the reply as the client gets it, what is to be shown of it, whether the Write has to
-// wait before it returns, and whether a Read waits for the reply.
+// moveByReply lets a reply of the server's move the machine; list is what c.list has returned, nil
+// if that hasn't been asked. It returns the reply as the client gets it, nil if nothing has moved,
+// since that has to be asked before; what is to be shown of it; whether the Write has to
+// wait before it returns; and whether a Read waits for the reply.
 func (c *conn) moveByReply(code int, reply []byte, list *listing) (step dialogue.Step, sent []byte, v *showing, waits, wakes bool) {
 	s := c.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.m.State() == dialogue.Greeting {
+	switch {
+	case s.m.State() == dialogue.Greeting:
 		s.mu.Unlock()
 		early := c.talksEarly()
 		s.mu.Lock()
 		s.conn.earlyTalker = s.conn.earlyTalker || early
+	case list == nil && s.m.Greets():
+		return step, nil, nil, false, false
 	}
 	var size int64
-	switch {
-	case list == nil:
-	case list.failed:
-		v, reply = s.shownAnswer(&answer{reply: failureReply, by: ByFailure})
-		return step, reply, v, false, c.waits.reply != nil
-	case list.lines != nil:
-		size, reply = list.size, printed(code, list.lines)
-	default:
+	if list != nil {
 		size = list.size
+		switch {
+		case list.failed:
+			v, reply = s.shownAnswer(&answer{reply: failureReply, by: ByFailure})
+			return step, reply, v, false, c.waits.reply != nil
+		case list.lines != nil:
+			reply = printed(code, list.lines)
+		}
 	}
 	message := s.m.IsMessage()
-	step = s.replied(code, s.accepts(code), size)
+	var r Recipient
+	step = s.replied(code, s.accepts(code, &r), size)
 	if step.Fate == dialogue.Forward && s.talked() != nil {
 		v = s.shownReply(code, reply, oneIf(message))
 	}
@@ -304,20 +322,32 @@ func (c *conn) sendShown(v *showing, reply []byte, hold, reads bool) error {
 // send writes a reply to the client, or holds it while more commands wait. Its caller
 // holds out.writing.
 func (c *conn) send(reply []byte, hold bool) error {
-	err := c.out.send(&c.client, reply, hold)
+	b := c.out.add(reply, hold)
+	var err error
+	switch {
+	case len(b) > 0:
+		_, err = c.client.Write(b)
+		c.out.written(err)
+	case c.out.failed:
+		err = net.ErrClosed
+	case !c.out.ticking:
+		c.startTimer()
+	}
 	if err != nil {
 		c.writeFailed(err)
 		return err
 	}
 	if c.client.IsCounted() {
-		c.s.mu.Lock()
-		c.s.watched().sent(reply)
-		c.s.mu.Unlock()
-	}
-	if c.out.held.Len() > 0 && !c.out.ticking {
-		c.startTimer()
+		c.noteSent(reply)
 	}
 	return nil
+}
+
+// noteSent notes a reply to the client for the End.
+func (c *conn) noteSent(reply []byte) {
+	c.s.mu.Lock()
+	defer c.s.mu.Unlock()
+	c.s.watched().sent(reply)
 }
 
 // startTimer sees to it that no reply is held for long, however slow the hook
@@ -394,9 +424,10 @@ func (c *conn) flush() {
 
 // sendHeld sends what is held. Its caller holds out.writing.
 func (c *conn) sendHeld() {
-	if c.out.held.Len() > 0 {
+	if b := c.out.add(nil, false); len(b) > 0 {
 		c.client.RenewWrite()
-		if err := c.out.sendHeld(&c.client); err != nil {
+		_, err := c.client.Write(b)
+		if c.out.written(err); err != nil {
 			c.writeFailed(err)
 		}
 	}

@@ -149,7 +149,7 @@ func (s *Session) Connection() Connection {
 	return conn
 }
 
-// see makes conn what Connection returns.
+// see makes conn, which must be zero, what Connection returns.
 func (s *Session) see(conn *Connection) {
 	s.learn()
 	s.mu.Lock()
@@ -157,7 +157,7 @@ func (s *Session) see(conn *Connection) {
 	s.view(conn)
 }
 
-// view makes conn the connection as a hook sees it now. Its caller holds s.mu.
+// view makes conn, which must be zero, the connection as a hook sees it now. Its caller holds s.mu.
 func (s *Session) view(conn *Connection) {
 	s.conn.view(conn)
 	if t := s.toldOf(); t != nil {
@@ -268,7 +268,8 @@ func (s *Session) hear(code int, lines []string, r *Reply) *showing {
 	if s.m.Greets() {
 		list = s.list(code, lines)
 	}
-	step := s.replied(code, s.accepts(code), list.size)
+	var to Recipient
+	step := s.replied(code, s.accepts(code, &to), list.size)
 	r.Code, r.Enhanced, r.Lines, r.Disconnect = code, NoEnhancedCode, lines, s.m.State().HasEnded()
 	switch {
 	case list.failed:

@@ -225,10 +225,12 @@ func (t *transaction) name() {
 	}
 }
 
-// view makes txn the Transaction, as a hook sees it.
+// view makes txn, which must be zero, the Transaction, as a hook sees it.
 func (t *transaction) view(txn *Transaction) {
 	t.name()
-	*txn = *t.get()
+	if t.mail != nil {
+		*txn = *t.mail
+	}
 	txn.ID = t.id
 }
 

@@ -68,9 +68,10 @@ func IsLetDig(r rune) bool {
 // -1 if it has none.
 func IndexControl(s string) int {
 	for i := range len(s) {
-		if c := s[i]; c < ' ' && c != '\t' || c == 0x7f {
-			return i
+		if c := s[i]; c-' ' < 0x7f-' ' || c >= 0x80 || c == '\t' { // most are printable
+			continue
 		}
+		return i
 	}
 	return -1
 }

@@ -138,11 +138,21 @@ func (b *Buffer) Move() Buffer {
 // been called since the buffer was last empty. The memory goes if there is nothing to
 // hold. The error is r's.
 func (b *Buffer) Fill(r io.Reader, limit int) error {
+	n, err := r.Read(b.Room(limit))
+	b.Filled(n)
+	return err
+}
+
+// Room returns the room that Fill reads into. Filled follows.
+func (b *Buffer) Room(limit int) []byte {
 	m := b.m
-	n, err := r.Read(m.b[m.w:min(len(m.b), m.r+min(limit, len(m.b)))])
-	m.w += n
-	if m.r == m.w {
+	return m.b[m.w:min(len(m.b), m.r+min(limit, len(m.b)))]
+}
+
+// Filled adds the first n octets of Room to what is held.
+func (b *Buffer) Filled(n int) {
+	b.m.w += n
+	if b.m.r == b.m.w {
 		b.Release()
 	}
-	return err
 }

@@ -383,6 +383,8 @@ func TestAUTHIsHeldBackWhereNobodyElseCanProtectIt(t *testing.T) {
 func TestTheStatesHaveNamesAndKinds(t *testing.T) {
 	owes := []State{Greeting, Regreeting, Restarting, Executing, Cancelling, Resetting, End}
 	sasl := []State{Response, OwnResponse, StrayResponse}
+	lines := []State{Postponed, Command, Response, OwnResponse, StrayResponse}
+	content := []State{Content, ReadOn, Surplus} // after 354, and for the server
 	seen := map[string]bool{}
 	for s := range State(states) {
 		if s.String() == "" || seen[s.String()] {
@@ -391,6 +393,9 @@ func TestTheStatesHaveNamesAndKinds(t *testing.T) {
 		seen[s.String()] = true
 		if s.OwesReply() != slices.Contains(owes, s) || s.IsSASL() != slices.Contains(sasl, s) || s.HasEnded() != (s == Closing || s == Over) {
 			t.Errorf("%v: owes a reply %v, SASL %v, over %v", s, s.OwesReply(), s.IsSASL(), s.HasEnded())
+		}
+		if s.AwaitsLine() != slices.Contains(lines, s) || s.IsContent() != slices.Contains(content, s) || s.IsRead() != (s.AwaitsLine() || s.IsContent()) {
+			t.Errorf("%v: a line %v, content %v, either %v", s, s.AwaitsLine(), s.IsContent(), s.IsRead())
 		}
 	}
 }

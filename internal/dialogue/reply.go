@@ -49,13 +49,14 @@ func (m *Machine) Replied(r Reply) Step {
 	if m.partly && !m.state.HasEnded() {
 		return m.repliedBeforeEndOfLine(r)
 	}
+	if m.state == Executing { // nearly always: a switch of many cases is a jump to who knows where
+		return m.repliedToCommand(r)
+	}
 	switch m.state {
 	case Greeting, Restarting:
 		return m.repliedToConnect(r)
 	case Regreeting:
 		return m.repliedAfresh(r)
-	case Executing:
-		return m.repliedToCommand(r)
 	case Cancelling, Resetting:
 		return m.repliedToOwn(r)
 	case Chunk, Content, MaybeEnd, End, Undecided, ReadOn, Surplus, Refusing, Unwanted, GivenUp:

@@ -105,6 +105,16 @@ func (s State) OwesReply() bool {
 	return false
 }
 
+// AwaitsLine tells whether the client's next line is what comes next.
+func (s State) AwaitsLine() bool { return s >= Postponed && s <= StrayResponse }
+
+// IsRead tells whether what comes next is a line of the client's, or content after 354. Chunks, and
+// what nobody wants, are read by who handles them.
+func (s State) IsRead() bool { return s.AwaitsLine() || s.IsContent() }
+
+// IsContent tells whether the server reads the content of a message, after 354.
+func (s State) IsContent() bool { return s == Content || s == ReadOn || s == Surplus }
+
 // IsSASL tells whether the client's next line is no command but one of a SASL
 // exchange.
 func (s State) IsSASL() bool { return s == Response || s == OwnResponse || s == StrayResponse }

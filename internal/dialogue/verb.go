@@ -36,6 +36,22 @@ const (
 	Other        // a verb that nobody knows here
 )
 
+// LineOf returns string(b). For the commands that have no arguments, as most clients write them, it
+// allocates nothing.
+func LineOf(b []byte) string {
+	switch string(b) {
+	case "DATA":
+		return "DATA"
+	case "RSET":
+		return "RSET"
+	case "NOOP":
+		return "NOOP"
+	case "QUIT":
+		return "QUIT"
+	}
+	return string(b)
+}
+
 // VerbOf returns the verb of a command line: its first word up to a space or a tab,
 // ASCII letters in upper case, and which one it is. The name is empty if the line
 // doesn't begin with a word of printable ASCII that starts with a letter.

@@ -122,6 +122,17 @@ func TestArgumentsAreWhatFollowsTheVerb(t *testing.T) {
 	}
 }
 
+func TestALineIsTheSameStringWhoseverItIs(t *testing.T) {
+	for _, line := range []string{"DATA", "RSET", "NOOP", "QUIT", "noop", "NOOP ", "DATAX", "MAIL FROM:<a@b>", "", "\xff"} {
+		if got := LineOf([]byte(line)); got != line {
+			t.Errorf("%q is taken for %q", line, got)
+		}
+	}
+	if n := testing.AllocsPerRun(100, func() { LineOf([]byte("RSET")) }); n != 0 {
+		t.Errorf("RSET takes %v allocations", n)
+	}
+}
+
 func TestWhatKindOfVerbItIs(t *testing.T) {
 	for _, tt := range []struct {
 		why                          string

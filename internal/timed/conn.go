@@ -366,7 +366,8 @@ func (c *Conn) SetReadBound(at Instant) {
 // no lock.
 func (c *Conn) HasReadBound() bool { return c.bound != 0 }
 
-// receive reads from raw. It is the only place where that is done.
+// receive reads from raw. Read alone does the same by itself: with a call less around the system
+// call.
 func (c *Conn) receive(p []byte) (n int, err error) {
 	n, err = c.raw.Read(p)
 	if c.traffic != nil {
@@ -375,8 +376,8 @@ func (c *Conn) receive(p []byte) (n int, err error) {
 	return n, err
 }
 
-// transmit writes to raw, or what is beneath it. It is the only place where that is
-// done.
+// transmit writes to raw, or what is beneath it. Write begins with the same by itself, as Read
+// does.
 func (c *Conn) transmit(to net.Conn, p []byte) (n int, err error) {
 	n, err = to.Write(p)
 	if c.traffic != nil {
@@ -388,7 +389,10 @@ func (c *Conn) transmit(to net.Conn, p []byte) (n int, err error) {
 // Read reads from the client, in the time that it has.
 func (c *Conn) Read(p []byte) (n int, err error) {
 	c.Resume()
-	n, err = c.receive(p)
+	n, err = c.raw.Read(p)
+	if c.traffic != nil {
+		c.traffic.Received.Add(int64(n))
+	}
 	for err != nil && isTimeout(err) {
 		if n > 0 {
 			return n, nil // the next Read meets it again
@@ -502,7 +506,10 @@ func (c *Conn) StartPace() { c.paceCredit = maxPaceCredit }
 
 // Write writes to the client, in the time that it has.
 func (c *Conn) Write(p []byte) (n int, err error) {
-	n, err = c.transmit(c.raw, p)
+	n, err = c.raw.Write(p)
+	if c.traffic != nil {
+		c.traffic.Sent.Add(int64(n))
+	}
 	for errors.Is(err, os.ErrDeadlineExceeded) && c.rearmWrite() {
 		var more int
 		more, err = c.transmit(c.raw, p[n:])
