@@ -8,16 +8,16 @@ import (
 )
 
 // busyWork compares more and more connections that are all busy at the same
-// time. The servers are processes of their own, so that open files don't run out.
-func busyWork(o *options) []work {
+// time.
+func busyWork(o *options, k kind, name string) []work {
 	var list []work
 	first := math.NaN() // the ratio with the fewest connections
 	for _, n := range o.busy {
 		n = within(o, n)
 		d := dialogue{conns: n, turns: 5, steps: []exchange{lines(1, "NOOP")}}
 		list = append(list, work{
-			name:       "busy connections, lock-step NOOP: " + thousands(n),
-			library:    d.with(hooked),
+			name:       "busy connections, lock-step NOOP, " + name + ": " + thousands(n),
+			library:    d.with(k),
 			references: []reference{{contender: d.with(bare), figure: speed, goal: goal{}}},
 			more: func(_ *options, results []result) ([]result, error) {
 				// Flat means that it doesn't get worse from the first on.

@@ -24,7 +24,7 @@ type options struct {
 	slice   time.Duration // of a round, for each contender
 	busy    []int         // connections at the same time
 	idle    int           // connections
-	waiting int           // connections whose hooks wait
+	waiting []int         // connections whose hooks wait
 	bulk    int           // MiB of a large message
 	long    int           // commands of a long connection
 	large   int           // recipients of a large transaction
@@ -37,9 +37,9 @@ func thorough() options {
 	return options{
 		rounds:  21,
 		slice:   100 * time.Millisecond,
-		busy:    []int{1, 100, 1_000, 10_000},
+		busy:    []int{10, 1_000, 10_000},
 		idle:    10_000,
-		waiting: 1_000,
+		waiting: []int{10, 1_000, 10_000},
 		bulk:    10,
 		long:    1_000_000,
 		large:   10_000,
@@ -56,7 +56,7 @@ func quick() options {
 		slice:   5 * time.Millisecond,
 		busy:    []int{1, 10, 100},
 		idle:    100,
-		waiting: 20,
+		waiting: []int{20},
 		bulk:    1,
 		long:    10_000,
 		large:   1_000,

@@ -66,9 +66,10 @@ func workList(o *options) []work {
 	}
 	list = append(list, readyWork()...)
 	list = append(list, limitsWork(o)...)
+	for _, n := range o.waiting {
+		list = append(list, waitWork(o, waiting, n), waitWork(o, delaying, n))
+	}
 	list = append(list,
-		waitWork(o, waiting),
-		waitWork(o, delaying),
 		refusedWork(),
 		idleWork(o, hooked, 1<<10),
 		idleWork(o, chained, 1<<10),
@@ -76,7 +77,8 @@ func workList(o *options) []work {
 		transactionGrowth(o),
 		connectionGrowth(o),
 	)
-	return append(list, busyWork(o)...)
+	list = append(list, busyWork(o, hooked, "a hook")...)
+	return append(list, busyWork(o, chained10, "a chain of 10 hooks")...)
 }
 
 // dialogue is what clients say to a server.

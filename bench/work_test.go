@@ -19,7 +19,7 @@ func TestMain(m *testing.M) {
 func TestAllWorkCanBeDone(t *testing.T) {
 	o := quick()
 	o.rounds, o.slice = 1, 0
-	o.busy, o.idle, o.waiting, o.long, o.large = []int{1, 4}, 10, 2, 10, 10
+	o.busy, o.idle, o.waiting, o.long, o.large = []int{1, 4}, 10, []int{2}, 10, 10
 	var log bytes.Buffer
 	o.log = &log
 	list := workList(&o)
