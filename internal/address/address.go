@@ -31,11 +31,7 @@ func Rcpt(line string) (path Path, params []Param, unparsed string) {
 
 // argsOf returns what follows the verb and white space.
 func argsOf(line string) string {
-	i := strings.IndexAny(line, " \t")
-	if i < 0 {
-		return ""
-	}
-	return strings.TrimLeft(line[i:], " \t")
+	return strings.TrimLeft(line[indexSpace(line):], " \t")
 }
 
 // kept makes of what was parsed what a transaction keeps: parts of the line, or of
@@ -152,9 +148,10 @@ func afterKeyword(args, keyword string) (s string, ok bool) {
 func isText(s string) bool {
 	for i := range len(s) {
 		switch c := s[i]; {
+		case c-' ' < 0x7f-' ': // nearly always
 		case c >= utf8.RuneSelf:
 			return utf8.ValidString(s[i:]) && ascii.IndexControl(s[i:]) < 0 && !strings.ContainsFunc(s[i:], ascii.IsForeign)
-		case c < ' ' && c != '\t' || c == 0x7f:
+		case c != '\t':
 			return false
 		}
 	}

@@ -93,3 +93,13 @@ func isKeyword(s string) bool {
 }
 
 func isSpace(r rune) bool { return r == ' ' || r == '\t' }
+
+// indexSpace returns where s has its first space, the end if it has none.
+func indexSpace(s string) int {
+	for i := range len(s) {
+		if isSpace(rune(s[i])) {
+			return i
+		}
+	}
+	return len(s)
+}

@@ -144,10 +144,7 @@ func cutDomain(s string) (domain, rest string, ok bool) {
 		i := strings.IndexByte(s, ']') + 1
 		return s[:i], s[i:], i > 0 && isAddressLiteral(s[1:i-1])
 	}
-	i := strings.IndexFunc(s, isSpace)
-	if i < 0 {
-		i = len(s)
-	}
+	i := indexSpace(s)
 	return s[:i], s[i:], isDomain(strings.TrimSuffix(s[:i], "."))
 }
 

@@ -11,24 +11,39 @@ import (
 
 // ToUpper returns s with its ASCII letters in upper case. It allocates nothing if
 // nothing changes.
-func ToUpper(s string) string { return mapped(s, upper) }
+func ToUpper(s string) string {
+	if !hasBetween(s, 'a', 'z') {
+		return s
+	}
+	return mapped(s, upper)
+}
 
 // ToLower returns s with its ASCII letters in lower case. It allocates nothing if
 // nothing changes.
-func ToLower(s string) string { return mapped(s, lower) }
+func ToLower(s string) string {
+	if !hasBetween(s, 'A', 'Z') {
+		return s
+	}
+	return mapped(s, lower)
+}
+
+// hasBetween reports whether s has an octet from first to last.
+func hasBetween(s string, first, last byte) bool {
+	for i := range len(s) {
+		if s[i]-first <= last-first {
+			return true
+		}
+	}
+	return false
+}
 
 // mapped applies f to each octet.
 func mapped(s string, f func(byte) byte) string {
-	for i := range len(s) {
-		if f(s[i]) != s[i] {
-			b := []byte(s)
-			for j := range b {
-				b[j] = f(b[j])
-			}
-			return string(b)
-		}
+	b := []byte(s)
+	for i := range b {
+		b[i] = f(b[i])
 	}
-	return s
+	return string(b)
 }
 
 // EqualFold reports whether a and b are the same but for the case of ASCII letters.
