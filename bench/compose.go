@@ -3,7 +3,6 @@ package main
 import (
 	"bufio"
 	"errors"
-	"io"
 	"net"
 	"slices"
 	"strings"
@@ -81,20 +80,6 @@ type refuses struct{ smtpproxy.Hook }
 
 func (refuses) Connect(*smtpproxy.Context, smtpproxy.Connection) (smtpproxy.Decision, error) {
 	return smtpproxy.Reply{Code: 554, Enhanced: smtpproxy.EnhancedCode{5, 7, 1}, Lines: []string{"Go away"}}, nil
-}
-
-// refuseAll is a server that does nothing else.
-func refuseAll(l net.Listener) {
-	for {
-		c, err := l.Accept()
-		if err != nil {
-			return
-		}
-		go func() {
-			defer c.Close()
-			io.WriteString(c, refusal)
-		}()
-	}
 }
 
 // refusedWork compares clients that are refused at connect with those that a bare listener

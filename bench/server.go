@@ -6,6 +6,7 @@ import (
 	"io"
 	"log"
 	"net"
+	"strings"
 	"sync"
 
 	"github.com/emersion/go-smtp"
@@ -26,8 +27,8 @@ const (
 	forwarding kind = "go-smtp forwarding to a second"
 	tunneling  kind = "a TCP proxy before go-smtp"
 
-	bareUntimed   kind = "bare go-smtp without timeouts"
-	hookedUntimed kind = "hooked go-smtp without timeouts"
+	bareUntimed   kind = bare + untimed
+	hookedUntimed kind = hooked + untimed
 
 	observed    kind = "go-smtp with all that looks at it"
 	bareWaiting kind = "bare go-smtp that waits 50 ms"
@@ -37,6 +38,21 @@ const (
 	refusing     kind = "go-smtp behind a hook that refuses"
 	bareRefusing kind = "a bare listener that refuses"
 )
+
+// untimed ends the names of servers that set no deadlines.
+const untimed = " without timeouts"
+
+// proxies are those of the servers that have the library.
+var proxies = map[kind]*smtpproxy.Proxy{
+	hooked:        {Hook: smtpproxy.HookFunc(pass)},
+	hookedUntimed: {Hook: smtpproxy.HookFunc(pass)},
+	chained:       {Hook: chainOf(3)},
+	chained10:     {Hook: chainOf(10)},
+	observed:      allOfIt,
+	waiting:       {Hook: smtpproxy.HookFunc(waits)},
+	delaying:      {Hook: smtpproxy.HookFunc(delays)},
+	refusing:      {Hook: refuses{smtpproxy.HookFunc(pass)}},
+}
 
 // server is one that runs, in this process or another.
 type server struct {
@@ -70,35 +86,22 @@ func start(k kind, sec security) (*server, error) {
 		srv.TLSConfig = config
 	}
 	s.stop = func() { srv.Close() }
+	if strings.HasSuffix(string(k), untimed) {
+		srv.ReadTimeout, srv.WriteTimeout = 0, 0
+	}
+	if p := proxies[k]; p != nil {
+		go gosmtp.Serve(srv, outer, p)
+		return s, nil
+	}
 	switch k {
-	case bare:
+	case bare, bareUntimed:
 		go srv.Serve(outer)
-	case hooked:
-		go gosmtp.Serve(srv, outer, &smtpproxy.Proxy{Hook: smtpproxy.HookFunc(pass)})
-	case bareUntimed:
-		srv.ReadTimeout, srv.WriteTimeout = 0, 0
-		go srv.Serve(outer)
-	case hookedUntimed:
-		srv.ReadTimeout, srv.WriteTimeout = 0, 0
-		go gosmtp.Serve(srv, outer, &smtpproxy.Proxy{Hook: smtpproxy.HookFunc(pass)})
-	case chained:
-		go gosmtp.Serve(srv, outer, &smtpproxy.Proxy{Hook: chainOf(3)})
-	case chained10:
-		go gosmtp.Serve(srv, outer, &smtpproxy.Proxy{Hook: chainOf(10)})
 	case bareWaiting:
 		srv.Backend = smtp.BackendFunc(func(*smtp.Conn) (smtp.Session, error) { return slowSink{}, nil })
 		go srv.Serve(outer)
-	case observed:
-		go gosmtp.Serve(srv, outer, allOfIt)
-	case waiting:
-		go gosmtp.Serve(srv, outer, &smtpproxy.Proxy{Hook: smtpproxy.HookFunc(waits)})
-	case delaying:
-		go gosmtp.Serve(srv, outer, &smtpproxy.Proxy{Hook: smtpproxy.HookFunc(delays)})
-	case refusing:
-		go gosmtp.Serve(srv, outer, &smtpproxy.Proxy{Hook: refuses{smtpproxy.HookFunc(pass)}})
 	case bareRefusing:
 		s.stop = func() { l.Close() }
-		go refuseAll(l)
+		go serve(l, func(c net.Conn) { io.WriteString(c, refusal) })
 	case forwarding:
 		second, err := start(bare, plain)
 		if err != nil {
@@ -115,10 +118,10 @@ func start(k kind, sec security) (*server, error) {
 			return nil, err
 		}
 		s.stop = func() { l.Close(); second.stop() }
-		go tunnel(l, second.addr)
+		go serve(l, func(c net.Conn) { tunnel(c, second.addr) })
 	case echoing:
 		s.stop = func() { l.Close() }
-		go echo(l)
+		go serve(l, echo)
 	default:
 		l.Close()
 		return nil, fmt.Errorf("no kind of server: %q", k)
@@ -190,8 +193,8 @@ func (f *forward) Data(r io.Reader) error {
 	return w.Close()
 }
 
-// tunnel carries octets to another server and back: a proxy that looks at nothing.
-func tunnel(l net.Listener, addr string) {
+// serve is a server that does something with each connection.
+func serve(l net.Listener, do func(c net.Conn)) {
 	for {
 		c, err := l.Accept()
 		if err != nil {
@@ -199,40 +202,36 @@ func tunnel(l net.Listener, addr string) {
 		}
 		go func() {
 			defer c.Close()
-			server, err := net.Dial("tcp", addr)
-			if err != nil {
-				return
-			}
-			defer server.Close()
-			go func() {
-				io.Copy(server, c)
-				server.(*net.TCPConn).CloseWrite()
-			}()
-			io.Copy(c, server)
+			do(c)
 		}()
 	}
 }
 
+// tunnel carries octets to another server and back: a proxy that looks at nothing.
+func tunnel(c net.Conn, addr string) {
+	server, err := net.Dial("tcp", addr)
+	if err != nil {
+		return
+	}
+	defer server.Close()
+	go func() {
+		io.Copy(server, c)
+		server.(*net.TCPConn).CloseWrite()
+	}()
+	io.Copy(c, server)
+}
+
 // echo sends back what it gets, with the calls that a server needs for it.
-func echo(l net.Listener) {
+func echo(c net.Conn) {
+	buf := make([]byte, 4096)
 	for {
-		c, err := l.Accept()
+		n, err := c.Read(buf)
 		if err != nil {
 			return
 		}
-		go func() {
-			defer c.Close()
-			buf := make([]byte, 4096)
-			for {
-				n, err := c.Read(buf)
-				if err != nil {
-					return
-				}
-				if _, err := c.Write(buf[:n]); err != nil {
-					return
-				}
-			}
-		}()
+		if _, err := c.Write(buf[:n]); err != nil {
+			return
+		}
 	}
 }
 
