@@ -115,6 +115,9 @@ func BenchmarkRelay(b *testing.B) {
 	b.Run("100 pipelined", func(b *testing.B) {
 		benchmarkRelay(b, hookOf(nil), strings.Repeat("RSET\r\n", 100), 100, time.Minute)
 	})
+	b.Run("100 recipients", func(b *testing.B) {
+		benchmarkRelay(b, hookOf(nil), "MAIL FROM:<sender@client.example>\r\n"+strings.Repeat("RCPT TO:<recipient@server.example>\r\n", 100)+"RSET\r\n", 102, time.Minute)
+	})
 	// The server gets each second command, and the client the hook's reply to
 	// the others.
 	b.Run("reply", func(b *testing.B) {

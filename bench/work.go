@@ -41,7 +41,8 @@ func workList(o *options) []work {
 	bulk := pipelined(1, o.bulk*mebi)
 	size := fmt.Sprintf("%d MiB", o.bulk)
 	list := []work{
-		control(noop),
+		control("lock-step NOOP, one connection", noop),
+		control("lock-step NOOP, 16 connections", among16),
 		noop.against("lock-step NOOP, one connection", atLeast(0.98), echoing, forwarding, tunneling),
 		message.against("lock-step message, 16 connections", atLeast(0.98), echoing, forwarding, tunneling).withCalls(message.steps),
 		session.against("session: connect, EHLO, message, QUIT", atLeast(1), echoing, forwarding, tunneling),
@@ -112,45 +113,48 @@ func (d dialogue) inPlace(name string, more goal) work {
 }
 
 // control compares bare go-smtp with itself: what differs there is the noise.
-func control(d dialogue) work {
+func control(name string, d dialogue) work {
 	another := d.with(bare)
 	another.name = "itself, another server"
 	return work{
-		name:       "control: lock-step NOOP, bare go-smtp",
+		name:       "control: " + name,
 		library:    d.with(bare),
 		references: []reference{{contender: another, figure: speed, goal: remark("the noise")}},
 	}
 }
 
-// with is a server, in a process of its own, that the dialogue is led with.
+// with is a server that the dialogue is led with, in a process of its own. How fast that is, and a
+// TCP connection to it, is a matter of luck too: so each round has its own.
 func (d dialogue) with(k kind) contender {
 	return contender{string(k), func() (runner, error) {
-		p, err := startProcess(k, d.security)
-		if err != nil {
-			return runner{}, err
-		}
-		return d.runner(p), nil
+		return runner{least: max(1, d.conns) * max(1, d.turns), close: func() {}, run: func(n int) (spent, error) {
+			p, err := startProcess(k, d.security)
+			if err != nil {
+				return spent{}, err
+			}
+			defer p.stop()
+			return d.measure(p, n)
+		}}, nil
 	}}
 }
 
-// runner leads the dialogue with a server, which it stops when it is closed.
-func (d dialogue) runner(p *process) runner {
+// measure leads the dialogue with a server n times.
+func (d dialogue) measure(p *process, n int) (spent, error) {
 	if d.fresh {
-		return meter(p.cpu).runner(func(n int) error { return d.sessions(&p.server, n) }, p.stop)
+		if err := d.sessions(&p.server, 1+n/4); err != nil {
+			return spent{}, err
+		}
+		return meter(p.cpu).spend(func() error { return d.sessions(&p.server, n) })
 	}
-	return runner{least: max(1, d.conns) * max(1, d.turns), close: p.stop, run: func(n int) (spent, error) {
-		// How fast a TCP connection is, is a matter of luck too. So a round
-		// has connections of its own.
-		clients, err := d.connect(&p.server)
-		defer clients.abort()
-		if err != nil {
-			return spent{}, err
-		}
-		if err := d.lead(clients, len(clients)); err != nil { // the first turn is dearer
-			return spent{}, err
-		}
-		return meter(p.cpu).spend(func() error { return d.lead(clients, n) })
-	}}
+	clients, err := d.connect(&p.server)
+	defer clients.abort()
+	if err != nil {
+		return spent{}, err
+	}
+	if err := d.lead(clients, max(len(clients), n/4)); err != nil { // until the server has its memory
+		return spent{}, err
+	}
+	return meter(p.cpu).spend(func() error { return d.lead(clients, n) })
 }
 
 // clients are connected to the same server.
