@@ -83,10 +83,14 @@ func duration(v float64) string {
 
 // signedDuration prints more or fewer seconds.
 func signedDuration(v float64) string {
-	if v < 0 {
-		return "-" + duration(-v)
+	switch d := duration(math.Abs(v)); {
+	case d == "0s":
+		return d
+	case v < 0:
+		return "-" + d
+	default:
+		return "+" + d
 	}
-	return "+" + duration(v)
 }
 
 // goal is what a figure is wanted to be. The zero goal is none.

@@ -97,6 +97,9 @@ func TestFigures(t *testing.T) {
 		{share, 1, 50, "2.0 %"},
 		{surplus, 1536, 1024, "+0.50 KiB"},
 		{surplus, 1024, 1536, "-0.50 KiB"},
+		{difference, 1e-6, 0.25e-6, "+750ns"},
+		{difference, 1e-6, 2e-6, "-1µs"},
+		{difference, 1e-6, 1.0001e-6, "0s"},
 		{number, 3, math.NaN(), "3"},
 	}
 	for _, row := range rows {
