@@ -239,7 +239,7 @@ func (tr *trial) leavings() {
 	if tr.take(c.run(talk), c); tr.stuck {
 		return
 	}
-	first, _ := c.goroutines()
+	first := c.settled(time.Now().Add(tr.grace))
 	if tr.take(c.run(talk), c); tr.stuck {
 		return
 	}
@@ -261,6 +261,21 @@ func (tr *trial) leavings() {
 			"it is for the call alone: keep what is in it (conn, txn and the *T of State may be kept), and let no goroutine or closure hold it"})
 	}
 	runtime.KeepAlive(h)
+}
+
+// settled returns how many goroutines there are when those have ended that were about to: counted
+// among the first, they would hide as many that are left.
+func (c *course) settled(end time.Time) (n int) {
+	n, _ = c.goroutines()
+	for time.Now().Before(end) {
+		time.Sleep(10 * time.Millisecond) // the others have their turn
+		now, _ := c.goroutines()
+		if now >= n {
+			break
+		}
+		n = now
+	}
+	return n
 }
 
 // goroutines returns how many goroutines there are that have come of a course, and the stack of

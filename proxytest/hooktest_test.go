@@ -240,6 +240,23 @@ var bad = []struct {
 				return nil, nil
 			})
 		}},
+	{"it leaves a goroutine at each greeting, and as many at the first ones that end", "connections have left 5 goroutines", HookTest{grace: 50 * time.Millisecond},
+		func(end <-chan struct{}) smtpproxy.Hook {
+			var calls atomic.Int32
+			return onLine(func(cmd command) (decision, error) {
+				if strings.HasSuffix(cmd.Line, "leaves.example") {
+					go func() { <-end }()
+					if calls.Add(1) <= 5 {
+						go func() {
+							for range 1000 {
+								runtime.Gosched() // not before this is looked at, but without waiting
+							}
+						}()
+					}
+				}
+				return nil, nil
+			})
+		}},
 	{"it keeps the Context", "the hook holds the Context", HookTest{grace: 50 * time.Millisecond},
 		func(<-chan struct{}) smtpproxy.Hook {
 			var mu sync.Mutex
