@@ -263,12 +263,12 @@ func (s *Session) show(v *showing) {
 		s.callReply(v, h)
 		s.amend(v)
 	}
+	s.concludeAmending(v)
 	for i := range s.cfg.Observers {
 		v.lend()
 		v.callObserver(&s.cfg.Observers[i])
 		s.observed(v)
 	}
-	s.concludeShowing(v)
 	v.over = true
 }
 
@@ -305,10 +305,10 @@ func (s *Session) beginShowing(v *showing) {
 	v.hooks = s.links().replies
 }
 
-// concludeShowing notes what the hooks have made of a reply.
+// concludeAmending notes what the hooks have made of a reply, before the observers are told.
 //
 //go:noinline
-func (s *Session) concludeShowing(v *showing) {
+func (s *Session) concludeAmending(v *showing) {
 	reply := &v.x.Reply
 	v.isLast = reply.Disconnect && !v.first.Disconnect
 	v.changed = !reply.reads(&v.first)

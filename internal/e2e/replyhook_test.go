@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -227,12 +228,22 @@ func TestOnlyAChangeTo421Closes(t *testing.T) {
 			if row.ends {
 				say = toLMTP + "> DATA|< 354|> .|< 4|< 250|END"
 			}
-			octets, _ := playsWith(t, ofScript(srvLMTP+"C: DATA|S: 354 go|C: .|S: 421 4.2.2 x|S: 250 2.1.5 x|END"), &smtpproxy.Proxy{Hook: repliesHook(func(x shownExchange) decision {
+			var told []bool
+			p := &smtpproxy.Proxy{Hook: repliesHook(func(x shownExchange) decision {
 				if x.Reply.Code == 421 {
 					return row.d
 				}
 				return nil
-			})}, say)
+			})}
+			p.Observers = []smtpproxy.Observer{{Exchanged: func(_ *hookContext, x shownExchange) {
+				if x.Recipient >= 0 {
+					told = append(told, x.Reply.Disconnect)
+				}
+			}}}
+			octets, _ := playsWith(t, ofScript(srvLMTP+"C: DATA|S: 354 go|C: .|S: 421 4.2.2 x|S: 250 2.1.5 x|END"), p, say)
+			if want := []bool{false, row.ends}; !slices.Equal(told, want) {
+				t.Errorf("an observer is told that the statuses close: %v, want %v", told, want)
+			}
 			if !strings.HasSuffix(octets, "354 go\r\n"+row.want) {
 				t.Errorf("the client got %q, want %q", octets, row.want)
 			}
