@@ -106,8 +106,8 @@ func (d dialogue) against(name string, g goal, others ...kind) work {
 }
 
 // inPlace compares what a server computes for the dialogue with what it computes without
-// the library, where neither has timeouts: a bare server would pay for the socket's deadlines
-// with more than the library takes, and hide it.
+// the library, where neither has timeouts: what the socket's deadlines cost one of them, and the
+// library's own the other, would be in it.
 func (d dialogue) inPlace(name string, more goal) work {
 	return work{name: name, library: d.with(hookedUntimed), references: []reference{{d.with(bareUntimed), speed, goal{}, more}}}
 }

@@ -74,7 +74,7 @@ func TestALimitThatIsTooLowIsTold(t *testing.T) {
 	o := options{conns: rusage.OpenFiles() + 1, log: io.Discard}
 	if rusage.OpenFiles() > 1<<30 {
 		// As on Windows: run has nothing to refuse there.
-		t.Skip("no limit of open files on this system, so none is too low")
+		t.Skip("no limit of open files on this system, so none is too low") // Windows has none
 	}
 	if _, err := run(&o); err == nil || !strings.Contains(err.Error(), "ulimit -n") {
 		t.Error(err)
