@@ -625,26 +625,34 @@ func TestARecordingTellsWhoseReplyItIsWhereAHookFails(t *testing.T) {
 		{"the server's for who has connected", true, decides(smtpproxy.Pass{}), "", "C: (connection)\nS: 220 "},
 	} {
 		t.Run(tt.why, func(t *testing.T) {
-			out := newFile()
 			newProxy := func() *smtpproxy.Proxy {
 				return &smtpproxy.Proxy{Hook: failing(tt.connects), OnFailure: tt.onFailure}
 			}
-			p := newProxy()
-			p.Observers = []smtpproxy.Observer{Record(func(smtpproxy.Connection) io.WriteCloser { return out })}
-			s := NewSession(p)
-			s.Connect()
-			if tt.line != "" {
-				s.Send(strings.TrimPrefix(tt.line, "(empty)"))
-			}
-			s.Close()
-			text := out.text(t)
-			if _, err := playWith(newProxy(), text); err != nil {
-				t.Errorf("%v\n%s", err, text)
-			}
-			if !strings.Contains(text, tt.want) {
-				t.Error(text)
-			}
+			wantPlayed(t, newProxy, func(s *Session) {
+				if tt.line != "" {
+					s.Send(strings.TrimPrefix(tt.line, "(empty)"))
+				}
+			}, tt.want)
 		})
+	}
+}
+
+// wantPlayed wants what is recorded of a session with a proxy to play with another that is the same,
+// and to tell something.
+func wantPlayed(t *testing.T, newProxy func() *smtpproxy.Proxy, say func(s *Session), want string) {
+	t.Helper()
+	out, p := newFile(), newProxy()
+	p.Observers = []smtpproxy.Observer{Record(func(smtpproxy.Connection) io.WriteCloser { return out })}
+	s := NewSession(p)
+	s.Connect()
+	say(s)
+	s.Close()
+	text := out.text(t)
+	if _, err := playWith(newProxy(), text); err != nil {
+		t.Errorf("%v\n%s", err, text)
+	}
+	if !strings.Contains(text, want) {
+		t.Error(text)
 	}
 }
 
@@ -665,19 +673,7 @@ func TestARecordingOfAHookThatRepeatsWhatIsMaskedPlaysToo(t *testing.T) {
 		{[]string{"AUTH PLAIN AGFsaWNlAHNlY3JldA==", "Correcthorse", "500"}, "C: MASKED\nH: 500 5.0.0 MASKED is none\nC: ****\nH: 500 5.0.0 **** is none\n"},
 		{[]string{""}, "C: \"\"\nH: 500 5.0.0  is none (close)\n"},
 	} {
-		out, p := newFile(), newProxy()
-		p.Observers = []smtpproxy.Observer{Record(func(smtpproxy.Connection) io.WriteCloser { return out })}
-		s := NewSession(p)
-		s.Connect()
-		sendAll(s, tt.lines...)
-		s.Close()
-		text := out.text(t)
-		if _, err := playWith(newProxy(), text); err != nil {
-			t.Errorf("%v\n%s", err, text)
-		}
-		if !strings.Contains(text, tt.want) {
-			t.Error(text)
-		}
+		wantPlayed(t, newProxy, func(s *Session) { sendAll(s, tt.lines...) }, tt.want)
 	}
 }
 

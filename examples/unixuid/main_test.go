@@ -14,10 +14,15 @@ import (
 	"github.com/seed3262c777/smtpproxy/proxytest"
 )
 
-func TestOnceShowsAsWhomAUserMaySend(t *testing.T) {
+// onLinux skips a test where the library doesn't know who is at a unix socket, and says so.
+func onLinux(t *testing.T) {
 	if runtime.GOOS != "linux" {
-		t.Skip("who is at a unix socket is known on Linux") // and so the library says on others
+		t.Skip("who is at a unix socket is known on Linux") // see the comment
 	}
+}
+
+func TestOnceShowsAsWhomAUserMaySend(t *testing.T) {
+	onLinux(t)
 	var out bytes.Buffer
 	if err := run(t.Context(), []string{"-once", "-addr", filepath.Join(t.TempDir(), "s")}, &out); err != nil {
 		t.Fatalf("%v\n%s", err, &out)
@@ -33,9 +38,7 @@ func TestOnceShowsAsWhomAUserMaySend(t *testing.T) {
 }
 
 func TestTheSocketIsGoneBehindIt(t *testing.T) {
-	if runtime.GOOS != "linux" {
-		t.Skip("who is at a unix socket is known on Linux")
-	}
+	onLinux(t)
 	var out bytes.Buffer
 	if err := run(t.Context(), []string{"-once"}, &out); err != nil {
 		t.Fatal(err)
