@@ -14,9 +14,9 @@ import (
 // This file takes one line after the other from the client to the hook and the server: it
 // asks the machine what is next, does it, and tells the machine what came of it.
 
-// relay is Read, for one caller at a time. Lines, and content after 354, are read from here, with as
-// few calls in between as can be: a system call makes each return behind it dearer, since the kernel's own calls
-// take the place of what the processor remembers of where returns lead.
+// relay is Read, for one caller at a time. Lines, and content after 354, are read from here, with
+// as few calls in between as can be: a system call makes each return behind it dearer, since the
+// kernel's own calls take the place of what the processor remembers of where returns lead.
 func (c *conn) relay(p []byte) (n int, err error) {
 	if c.in.rest.Len() > 0 && c.handsRest() {
 		return c.takeRest(p), nil
@@ -77,12 +77,12 @@ func (c *conn) relayNext(p []byte, k int, state dialogue.State) (n int, reads bo
 	case state.IsContent():
 		return c.relayContent(p)
 	}
-	n, err = c.relayRest(p, state)
+	n, err = c.relayOther(p, state)
 	return n, false, err
 }
 
-// relayRest is relayNext where nothing of what comes next has to be read, or not by relay.
-func (c *conn) relayRest(p []byte, state dialogue.State) (n int, err error) {
+// relayOther is relayNext where nothing of what comes next has to be read, or not by relay.
+func (c *conn) relayOther(p []byte, state dialogue.State) (n int, err error) {
 	switch state {
 	case dialogue.Reset:
 		return c.handMAIL(p), nil
