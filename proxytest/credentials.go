@@ -36,7 +36,7 @@ func (r *recording) masked(x *smtpproxy.Exchange) (line string, behind func() st
 			// It has cancelled the exchange, or sent what isn't in base64: RFC 4954 section 4
 			// wants both refused so. When played, the first comes to the same.
 			return cancels, nil
-		case x.By == smtpproxy.ByLibrary: // which refuses nothing but control characters there
+		case x.By == smtpproxy.ByLibrary && isNone(x.Passed): // which refuses nothing but control characters there
 			return literal("\x00"), nil
 		}
 		if r.auth == nil {
