@@ -2,6 +2,7 @@ package proxytest
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/base64"
 	"fmt"
 	"math/rand/v2"
@@ -221,9 +222,9 @@ func (tr *trial) writes() {
 
 // leavings looks whether the hook keeps what is over: goroutines, and what is for a call alone.
 func (tr *trial) leavings() {
-	c, h := tr.course(), tr.newHook()
+	h := tr.newHook()
 	const rounds = 5
-	talk := func() {
+	talk := func(c *course) {
 		for range rounds {
 			for _, lines := range tr.dialogues(0) {
 				g := c.comes(h, 0)
@@ -235,25 +236,26 @@ func (tr *trial) leavings() {
 			g.sayAndLeave("MAIL FROM:<alice@example.com>", 0)
 		}
 	}
-	// What a hook's first connections make may serve the later ones, too.
-	if tr.take(c.run(talk), c); tr.stuck {
-		return
-	}
-	first := c.settled(time.Now().Add(tr.grace))
-	if tr.take(c.run(talk), c); tr.stuck {
-		return
+	// What a hook's first connections make may serve the later ones, too, so those of a course of
+	// their own are counted.
+	first, second := tr.course(), tr.course()
+	for _, c := range []*course{first, second} {
+		if tr.take(c.run(func() { talk(c) }), c); tr.stuck {
+			return
+		}
 	}
 	end := time.Now().Add(tr.grace)
-	second, stack := c.goroutines()
-	for ; second-first >= rounds && time.Now().Before(end); second, stack = c.goroutines() {
+	left, stack := second.goroutines()
+	for ; left >= rounds && time.Now().Before(end); left, stack = second.goroutines() {
 		time.Sleep(10 * time.Millisecond)
 	}
-	if more := second - first; more >= rounds {
-		tr.found(fault{"goroutines", "", fmt.Sprintf("%d connections have left %d goroutines, though all are closed", rounds*(len(tr.dialogues(0))+1), more), stack,
+	if left >= rounds {
+		tr.found(fault{"goroutines", "", fmt.Sprintf("%d connections have left %d goroutines, though all are closed", rounds*(len(tr.dialogues(0))+1), left), stack,
 			"let each end when ctx is done, or, if it is the connection's, in Disconnect"})
 	}
-	held := c.held()
-	for ; held != "" && time.Now().Before(end); held = c.held() {
+	holds := func() string { return cmp.Or(first.held(), second.held()) }
+	held := holds()
+	for ; held != "" && time.Now().Before(end); held = holds() {
 		time.Sleep(10 * time.Millisecond)
 	}
 	if held != "" {
@@ -261,21 +263,6 @@ func (tr *trial) leavings() {
 			"it is for the call alone: keep what is in it (conn, txn and the *T of State may be kept), and let no goroutine or closure hold it"})
 	}
 	runtime.KeepAlive(h)
-}
-
-// settled returns how many goroutines there are when those have ended that were about to: counted
-// among the first, they would hide as many that are left.
-func (c *course) settled(end time.Time) (n int) {
-	n, _ = c.goroutines()
-	for time.Now().Before(end) {
-		time.Sleep(10 * time.Millisecond) // the others have their turn
-		now, _ := c.goroutines()
-		if now >= n {
-			break
-		}
-		n = now
-	}
-	return n
 }
 
 // goroutines returns how many goroutines there are that have come of a course, and the stack of
